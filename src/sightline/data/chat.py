@@ -1,0 +1,217 @@
+"""Messages to token ids, through the model's own chat template, with a mask of what is learned.
+
+The template is rendered once with a private mark in the place of every message's text. The template's own
+pieces are tokenised with special tokens, the texts of people without: a user who types `<|im_end|>` or
+`<image>` gets its letters, never a control id. Nothing is ever added to the vocabulary.
+
+    ids     <|im_start|> user \\n IMG IMG IMG \\n Is it ? <|im_end|> \\n <|im_start|> assistant \\n Yes <|im_end|> \\n
+    learned       .        .   .   .   .   .  .  .  .  .      .      .       .          .      .  *       *      .
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
+
+from ..errors import DataError
+from ..types import Message
+
+OPEN, CLOSE = "\ue000", "\ue001"
+MARK = re.compile(f"{OPEN}(\\d+){CLOSE}")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One answer among the ids: its text stands at [start, stop), its end token at stop."""
+
+    start: int
+    stop: int
+    message: int
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A conversation as ids.
+
+    Args:
+        ids: token ids.
+        learned: one flag per id; true on the assistant's tokens and their end token only.
+        images: the sample's image index for every run of image tokens, in order.
+        turns: the answers.
+    """
+
+    ids: tuple[int, ...]
+    learned: tuple[bool, ...]
+    images: tuple[int, ...]
+    turns: tuple[Turn, ...]
+
+
+class Speaks(Protocol):
+    """What a chat must know of a model; `models.family.Bundle` is one."""
+
+    tokenizer: Any
+    image_token: int
+    tokens_per_image: int
+    family: Any
+    system: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chat:
+    """How one model's conversations are written.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer with a chat template.
+        image_token: id of the token that stands for one image token; part of the vocabulary already.
+        tokens_per_image: how many of them stand for one image.
+        placement: `front` puts all images of a conversation in front of its first user turn, each followed by
+            a line break (LLaVA); `inline` leaves them where the message has them.
+        system: a system text for conversations that have none; "" for none.
+    """
+
+    tokenizer: Any
+    image_token: int
+    tokens_per_image: int
+    placement: Literal["front", "inline"] = "front"
+    system: str = ""
+
+    @classmethod
+    def of(cls, model: Speaks) -> Chat:
+        """How a model (a `Bundle`, or anything that speaks like one) writes conversations."""
+        return cls(
+            tokenizer=model.tokenizer,
+            image_token=model.image_token,
+            tokens_per_image=model.tokens_per_image,
+            placement=model.family.placement,
+            system=model.system,
+        )
+
+    @property
+    def pad(self) -> int:
+        """The id that fills rows up; it is masked everywhere."""
+        pad = self.tokenizer.pad_token_id
+        return int(pad if pad is not None else self.tokenizer.eos_token_id)
+
+    def last_only(self, encoded: Encoded) -> Encoded:
+        """The same row, with only the last answer learned."""
+        last = encoded.turns[-1]
+        learned = tuple(flag and i >= last.start for i, flag in enumerate(encoded.learned))
+        return replace(encoded, learned=learned)
+
+    def encode(self, messages: Sequence[Message], *, prompt: bool = False) -> Encoded:
+        """Write a conversation; with `prompt`, end where the assistant is to speak.
+
+        Raises:
+            DataError: the template drops or reorders a message, or ends an answer without an end token.
+        """
+        messages = self._placed(messages)
+        pieces = self._render(messages, prompt)
+        ids: list[int] = []
+        learned: list[bool] = []
+        images: list[int] = []
+        turns: list[Turn] = []
+        open_answer = False
+        for piece in pieces:
+            if isinstance(piece, str):
+                new = self._ids(piece, special=True)
+                if open_answer:
+                    self._check_end(new, piece)
+                ids += new
+                learned += [open_answer and i == 0 for i in range(len(new))]
+                open_answer = False
+                continue
+            start, speaks = len(ids), messages[piece].role == "assistant"
+            for part in messages[piece].parts:
+                if isinstance(part, int):
+                    images.append(part)
+                    ids += [self.image_token] * self.tokens_per_image
+                else:
+                    ids += self._ids(part, special=False)
+            learned += [speaks] * (len(ids) - start)
+            if speaks:
+                turns.append(Turn(start, len(ids), piece))
+                open_answer = True
+        return Encoded(tuple(ids), tuple(learned), tuple(images), tuple(turns))
+
+    def _placed(self, messages: Sequence[Message]) -> list[Message]:
+        """The conversation with its system text, images where the family wants them, and texts stripped."""
+        out = [replace(m, parts=tuple(p.strip() if isinstance(p, str) else p for p in m.parts)) for m in messages]
+        if self.system and out[0].role != "system":
+            out.insert(0, Message(role="system", parts=(self.system,)))
+        if self.placement == "inline":
+            return out
+        shown = [p for m in out for p in m.parts if isinstance(p, int)]
+        out = [replace(m, parts=tuple(p for p in m.parts if isinstance(p, str))) for m in out]
+        first = next(i for i, m in enumerate(out) if m.role == "user")
+        front = tuple(part for image in shown for part in (image, "\n"))
+        out[first] = replace(out[first], parts=front + out[first].parts)
+        return out
+
+    def _render(self, messages: Sequence[Message], prompt: bool) -> list[str | int]:
+        """The template's own pieces, and between them the numbers of the messages."""
+        plain = [{"role": m.role, "content": f"{OPEN}{i}{CLOSE}"} for i, m in enumerate(messages)]
+        text = self.tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=prompt)
+        found = MARK.split(text)
+        pieces = [int(p) if i % 2 else p for i, p in enumerate(found)]
+        numbers = [p for p in pieces if isinstance(p, int)]
+        if numbers != list(range(len(messages))):
+            raise DataError(
+                "the chat template does not write every message once and in order",
+                found=f"messages {numbers}",
+                expected=f"0 to {len(messages) - 1}",
+                remedy="use a template that keeps all turns, or other roles",
+            )
+        return [p for p in pieces if p != ""]
+
+    def _ids(self, text: str, *, special: bool) -> list[int]:
+        if not text:
+            return []
+        encode: Callable[..., Any] = self.tokenizer
+        return list(encode(text, add_special_tokens=False, split_special_tokens=not special)["input_ids"])
+
+    def _check_end(self, new: list[int], piece: str) -> None:
+        """What follows an answer must begin with a control token, or the model never learns to stop."""
+        if not new or new[0] not in self.tokenizer.all_special_ids and new[0] not in self.tokenizer.added_tokens_decoder:
+            raise DataError(
+                "the chat template ends an answer without an end token",
+                found=repr(piece[:40]),
+                expected="a control token right after the answer",
+                remedy="set the tokenizer's chat_template",
+            )
+
+
+def fit(encoded: Encoded, limit: int, image_token: int) -> Encoded | None:
+    """Cut a conversation to `limit` ids by dropping whole turns from its end.
+
+    Image tokens are never cut and at least one whole answer stays.
+
+    Returns:
+        The conversation, shortened if need be; None where that is impossible.
+    """
+    if len(encoded.ids) <= limit:
+        return encoded if encoded.turns else None
+    kept = [t for t in encoded.turns if t.stop + 1 <= limit]
+    if not kept:
+        return None
+    end = kept[-1].stop + 1
+    if image_token in encoded.ids[end:]:
+        return None
+    return Encoded(encoded.ids[:end], encoded.learned[:end], encoded.images, tuple(kept))
+
+
+def paint(encoded: Encoded, tokenizer: Any, image_token: int) -> str:
+    """One conversation for a terminal: learned tokens green, image tokens as a blue count, the rest dim."""
+    out, count = [], 0
+    for token, learned in [*zip(encoded.ids, encoded.learned, strict=True), (-1, False)]:
+        if token == image_token:
+            count += 1
+            continue
+        if count:
+            out.append(f"\x1b[44m[image x{count}]\x1b[0m")
+            count = 0
+        if token >= 0:
+            text = tokenizer.decode([token]).replace("\n", "\\n\n")
+            out.append(f"\x1b[1;32m{text}\x1b[0m" if learned else f"\x1b[2m{text}\x1b[0m")
+    return "".join(out)

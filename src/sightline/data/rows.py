@@ -1,0 +1,75 @@
+"""Samples and preferences to encoded rows; what does not fit is set aside with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from ..types import Degrade, ImageRef, Message, Preference, Sample, View
+from .chat import Chat, fit
+from .collate import Pair, Row
+
+R = TypeVar("R", Sample, Preference)
+TOO_LONG = "does not fit into max_tokens with its image and one whole answer"
+
+
+def select(records: Iterable[R], where: Mapping[str, str]) -> list[R]:
+    """Records whose attributes (a preference's `why`, as `kind`) have the values asked for."""
+    return [r for r in records if all(_attribute(r, key) == value for key, value in where.items())]
+
+
+def _attribute(record: Sample | Preference, key: str) -> str | None:
+    if isinstance(record, Preference):
+        return record.why if key == "kind" else None
+    return record.attributes.get(key)
+
+
+def encode_samples(samples: Sequence[Sample], chat: Chat, limit: int) -> tuple[list[Row], list[dict[str, Any]]]:
+    """Rows of whole conversations, and what was set aside.
+
+    Args:
+        samples: conversations that end with an answer.
+        chat: how the model writes them.
+        limit: longest row in tokens, image tokens counted.
+    """
+    rows, aside = [], []
+    for sample in samples:
+        encoded = chat.encode(sample.messages)
+        short = fit(encoded, limit, chat.image_token)
+        if short is None:
+            aside.append({"id": sample.id, "reason": TOO_LONG, "tokens": len(encoded.ids), "max_tokens": limit})
+            continue
+        views = tuple(View(sample.images[i], sample.id) for i in short.images)
+        rows.append(Row(sample.id, short, views))
+    return rows, aside
+
+
+def encode_pairs(pairs: Sequence[Preference], chat: Chat, limit: int) -> tuple[list[Pair], list[dict[str, Any]]]:
+    """Pairs of rows in which only the last answer is learned, and what was set aside."""
+    out, aside = [], []
+    for pair in pairs:
+        sides = [
+            _side(pair, answer, shown, chat, limit)
+            for answer, shown in ((pair.chosen, pair.chosen_images), (pair.rejected, pair.rejected_images))
+        ]
+        if None in sides:
+            aside.append({"id": pair.id, "reason": TOO_LONG, "max_tokens": limit})
+            continue
+        chosen, rejected = sides
+        assert chosen is not None
+        assert rejected is not None
+        out.append(Pair(pair.id, chosen, rejected))
+    return out, aside
+
+
+def _side(
+    pair: Preference, answer: str, shown: tuple[ImageRef, ...] | Degrade | None, chat: Chat, limit: int
+) -> Row | None:
+    """One side as a row; None where it is too long."""
+    encoded = chat.encode([*pair.prompt, Message(role="assistant", parts=(answer,))])
+    if len(encoded.ids) > limit:
+        return None
+    refs = shown if isinstance(shown, tuple) else pair.images
+    spoiled = shown if isinstance(shown, Degrade) else None
+    views = tuple(View(refs[i], pair.id, spoiled) for i in encoded.images)
+    return Row(pair.id, chat.last_only(encoded), views)

@@ -1,0 +1,97 @@
+"""Corruptions of images, each a pure function of (kind, strength, seed, record id).
+
+They stand for the rejected side of a preference pair and for what a model is shown when it is asked whether
+it looks at the picture at all. The random numbers come from a hash, never from a worker, an order or a clock,
+so a degraded image can be cached like any other; only `fresh` lets the epoch in, and ends that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ... import plugins
+from ...errors import ImageError
+from ...types import Degrade
+from ..formats import check_pixels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Degradation:
+    """One kind of corruption.
+
+    Args:
+        apply: (pixels [H, W, 3], rng, *, strength) -> float32 pixels of the same shape in [0, 1].
+        same_patient: the result stands for the same patient as the input.
+        swaps: not an operation on pixels: the caller shows another patient's image (`swapped.partners`).
+        paper: where the kind comes from.
+    """
+
+    apply: Callable[..., np.ndarray]
+    same_patient: bool = True
+    swaps: bool = False
+    paper: str = ""
+
+
+def apply(
+    pixels: np.ndarray, spec: Degrade, record: str, *, epoch: int = 0, fresh: bool = False
+) -> np.ndarray:
+    """Degrade one image; the same arguments give the same bytes in every process.
+
+    Args:
+        pixels: [H, W, 3] floats in [0, 1]; left unchanged.
+        spec: kind, strength and seed. Two strengths of one seed share their random numbers.
+        record: id of the record that shows the image.
+        epoch: counts only where `fresh` is set.
+        fresh: draw anew each epoch; results must then not be cached.
+
+    Returns:
+        float32 array of the same shape in [0, 1].
+
+    Raises:
+        ImageError: pixels, strength or kind do not fit.
+        RecipeError: no such kind.
+    """
+    where = f"record {record}, field image"
+    check_pixels(pixels, where=where)
+    if not math.isfinite(spec.strength) or spec.strength < 0:
+        raise ImageError(
+            "a degradation's strength is not usable", where=where, found=str(spec.strength),
+            expected="a finite number of at least 0", remedy="set degrade.strength",
+        )  # fmt: skip
+    rng = generator(spec, record, epoch=epoch, fresh=fresh)
+    result = find(spec.kind).apply(pixels, rng, strength=spec.strength)
+    check_pixels(result, where=f"{where}, result of degradation '{spec.kind}'")
+    assert result.shape == pixels.shape, "a degradation keeps the shape"
+    return np.ascontiguousarray(result, dtype=np.float32)
+
+
+def find(kind: str) -> Degradation:
+    """The degradation of that name; a bare function from outside the package is wrapped.
+
+    Raises:
+        RecipeError: no such kind.
+    """
+    found = plugins.load("degrade", kind)
+    return found if isinstance(found, Degradation) else Degradation(apply=found)
+
+
+def generator(spec: Degrade, record: str, *, epoch: int = 0, fresh: bool = False) -> np.random.Generator:
+    """Random numbers of one record: seeded by SHA-256 of (seed, kind, record id[, epoch])."""
+    words = (spec.seed, spec.kind, record, *((epoch,) if fresh else ()))
+    return np.random.Generator(np.random.PCG64(int.from_bytes(_digest(words)[:16], "big")))
+
+
+def key(spec: Degrade, record: str) -> str:
+    """32 hexadecimal digits that name the degraded image of a record in caches (never for `fresh`)."""
+    return _digest(("degrade.1", spec.kind, float(spec.strength), spec.seed, record)).hex()[:32]
+
+
+def _digest(words: tuple[str | int | float, ...]) -> bytes:
+    """SHA-256 of a list; JSON keeps `["a", "bc"]` and `["ab", "c"]` apart."""
+    return hashlib.sha256(json.dumps(words, ensure_ascii=True).encode("ascii")).digest()

@@ -1,0 +1,172 @@
+"""The only save and the only load. A saved model is a small folder that names what it stands on.
+
+    sightline.json                 family, what the base was composed from, the parent, what was trained
+    adapter_config.json            PEFT's, where LoRA was trained
+    adapter_model.safetensors      the adapter, and parts trained in full
+    full.safetensors               parts trained in full where there was no LoRA
+    chat_template.jinja            the template that it was trained with
+
+`load` composes the base, then merges each ancestor's adapter in turn. Missing or unexpected keys are refused.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from .. import plugins, runs
+from ..errors import ModelError
+from .family import Bundle
+
+FORMAT = 1
+INFO = "sightline.json"
+
+
+def compose(section: dict[str, Any], seed: int) -> Bundle:
+    """A base model from a recipe's `model` section."""
+    return plugins.load("families", section["family"]).compose(section, seed)
+
+
+def save(folder: Path, bundle: Bundle, model: nn.Module, *, parent: Path | None, trained: dict[str, Any], home: Path) -> None:
+    """Write what was trained.
+
+    Args:
+        folder: where to write; made here.
+        bundle: the model's bundle.
+        model: what `trainable.apply` returned.
+        parent: the saved model that this one stands on; None for the base.
+        trained: the recipe's `trainable` section, for the record.
+        home: where `folder` will finally stand, for the relative path to the parent.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_weights(folder, bundle, model)
+    above = None
+    if parent is not None:
+        above = {"path": os.path.relpath(parent, home), "content": fingerprint(parent)}
+    info = {"format": FORMAT, "family": bundle.family.name, "base": bundle.base, "parent": above, "trained": trained}
+    runs.write_json(folder / INFO, info)
+    (folder / "chat_template.jinja").write_text(bundle.tokenizer.chat_template, encoding="utf-8")
+
+
+def write_weights(folder: Path, bundle: Bundle, model: nn.Module) -> None:
+    """The trained weights alone: PEFT's two files, or `full.safetensors`."""
+    if isinstance(model, PeftModel):
+        model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+        (folder / "README.md").unlink(missing_ok=True)
+        return
+    weights = {n: p.detach().contiguous() for n, p in bundle.model.named_parameters() if p.requires_grad}
+    save_file(weights, folder / "full.safetensors")
+
+
+def read_weights(folder: Path, bundle: Bundle, model: nn.Module) -> None:
+    """Load what `write_weights` wrote into a model prepared alike.
+
+    Raises:
+        ModelError: keys are missing or unexpected.
+    """
+    if isinstance(model, PeftModel):
+        stored = load_file(folder / "adapter_model.safetensors")
+        _same_keys(set(stored), set(get_peft_model_state_dict(model, save_embedding_layers=False)), folder)
+        set_peft_model_state_dict(model, stored)
+        return
+    stored = load_file(folder / "full.safetensors")
+    own = dict(bundle.model.named_parameters())
+    _same_keys(set(stored), {n for n in stored if n in own} | {n for n, p in own.items() if p.requires_grad}, folder)
+    with torch.no_grad():
+        for name, value in stored.items():
+            own[name].copy_(value)
+
+
+def load(folder: Path) -> Bundle:
+    """A saved model, every adapter of its line merged, in float32 and eval mode.
+
+    Raises:
+        ModelError: not a saved model, a parent that changed, or keys that do not fit.
+    """
+    line = lineage(folder)
+    base = line[0][1]["base"]
+    bundle = compose(base["model"], base["seed"])
+    bundle.base = base
+    for place, info in line:
+        template = (place / "chat_template.jinja").read_text(encoding="utf-8")
+        bundle.tokenizer.chat_template = template
+        _add(place, info, bundle)
+    bundle.model.requires_grad_(False)
+    bundle.model.eval()
+    return bundle
+
+
+def lineage(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """The saved models from the first above the base down to `folder`.
+
+    Raises:
+        ModelError: a folder of the line is missing or is not the one it was trained on.
+    """
+    line: list[tuple[Path, dict[str, Any]]] = []
+    place: Path | None = folder
+    while place is not None:
+        if not (place / INFO).is_file():
+            raise ModelError(
+                "this is not a saved model", where=str(place), expected=f"a folder with {INFO}",
+                remedy="give a stage's folder, such as runs/quickstart/taught",
+            )  # fmt: skip
+        info = runs.read_json(place / INFO)
+        if info.get("format") != FORMAT:
+            raise ModelError("unknown format of a saved model", where=str(place), found=str(info.get("format")))
+        line.insert(0, (place, info))
+        above = info["parent"]
+        parent = None if above is None else (place / above["path"]).resolve()
+        if parent is not None and (parent / INFO).is_file() and fingerprint(parent) != above["content"]:
+            raise ModelError(
+                "the parent of a saved model has changed since", where=f"{place}, field parent",
+                found=fingerprint(parent)[:12], expected=above["content"][:12], remedy="run the recipe again",
+            )  # fmt: skip
+        place = parent
+    return line
+
+
+def folder_of(name: Path) -> Path:
+    """The saved model in a stage's folder, or the folder itself."""
+    return name / "model" if (name / "model" / INFO).is_file() else name
+
+
+def fingerprint(folder: Path) -> str:
+    """One hash of a saved model's files."""
+    return runs.digest(*(f"{p.name}:{runs.hash_file(p)}" for p in runs.files_below(folder)))
+
+
+def merge(bundle: Bundle, model: nn.Module) -> None:
+    """Fold adapters into the weights; the bundle then holds a plain model."""
+    if isinstance(model, PeftModel):
+        bundle.model = model.merge_and_unload()
+    bundle.model.requires_grad_(False)
+
+
+def _add(place: Path, info: dict[str, Any], bundle: Bundle) -> None:
+    """Put one saved model's weights on top of the bundle's and merge."""
+    del info
+    if (place / "adapter_config.json").is_file():
+        config = LoraConfig.from_pretrained(place)
+        config.inference_mode = False
+        model: nn.Module = get_peft_model(bundle.model, config)  # type: ignore[arg-type]
+    else:
+        model = bundle.model
+    read_weights(place, bundle, model)
+    merge(bundle, model)
+
+
+def _same_keys(stored: set[str], expected: set[str], folder: Path) -> None:
+    missing, unexpected = sorted(expected - stored), sorted(stored - expected)
+    if missing or unexpected:
+        raise ModelError(
+            "the weights of a saved model do not fit", where=str(folder),
+            found=f"{len(unexpected)} unexpected, e.g. {unexpected[:2]}",
+            expected=f"{len(missing)} missing, e.g. {missing[:2]}",
+            remedy="it was saved by another family or version; train it again",
+        )  # fmt: skip

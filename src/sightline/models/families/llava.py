@@ -1,0 +1,249 @@
+"""LLaVA: any vision encoder, a two-layer connector, any causal language model.
+
+Liu et al. 2023 (arXiv 2304.08485, 2310.03744); code: `LlavaForConditionalGeneration` of transformers, which takes
+any vision config and any text config. Image tokens stand in front of the first user turn. The image token is a
+token that the vocabulary already holds and that no text uses: the vocabulary never grows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+)
+
+from ...errors import ModelError
+from ...images.transforms import Preprocess
+from .. import kit
+from ..family import Bundle, Family
+from ..parts import efficientnet_lite
+
+assert efficientnet_lite.PART.slot == "vision"  # importing it registers the kit's tower with AutoModel
+
+CONNECTORS = {"mlp2x_gelu": "gelu"}
+# Tokens that vocabularies reserve and no text uses, best first.
+RESERVED = ("<image>", "<|image_pad|>", "<empty_output>", "<|reserved_special_token_0|>", "<unused0>", "<pad>")
+
+
+def compose(section: Mapping[str, Any], seed: int) -> Bundle:
+    """Put a LLaVA together from a recipe's `model` section, or open a stock LLaVA folder (`path`).
+
+    The connector of a composed model is random: a function of the seed alone.
+
+    Raises:
+        ModelError: a part cannot be opened, or the vocabulary has no unused token.
+    """
+    if section.get("path"):
+        return _open(Path(section["path"]), section)
+    if section["connector"] not in CONNECTORS:
+        raise ModelError(f"unknown connector '{section['connector']}'", expected=", ".join(CONNECTORS))
+    tower, preprocess = _vision(section["vision"], seed)
+    language, tokenizer = _language(section["language"])
+    config = LlavaConfig(
+        vision_config=tower.config,
+        text_config=language.config,
+        image_token_index=_image_token(tokenizer),
+        projector_hidden_act=CONNECTORS[section["connector"]],
+        vision_feature_layer=section["select_layer"],
+        vision_feature_select_strategy=section["select"],
+        tie_word_embeddings=language.config.tie_word_embeddings,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        with torch.device("meta"):
+            model = LlavaForConditionalGeneration(config)
+        connector = type(model.model.multi_modal_projector)(config)
+        _start(connector, language.get_input_embeddings().weight)
+    model.model.vision_tower = tower
+    model.model.multi_modal_projector = connector
+    model.model.language_model = language.get_decoder()
+    model.lm_head = language.get_output_embeddings()
+    model.config.dtype = torch.float32
+    return _bundle(model.float(), tokenizer, preprocess, section, seed)
+
+
+def _start(connector: nn.Module, embeddings: Tensor) -> None:
+    """Scale the connector's output to the spread of the embedding table, so that images start as 'words'.
+
+    For input of unit variance per channel; GELU of a unit normal has a second moment of 0.425.
+    """
+    first, second = connector.linear_1, connector.linear_2
+    spread = float(embeddings.detach().float().std())
+    nn.init.normal_(first.weight, std=first.in_features**-0.5)
+    nn.init.normal_(second.weight, std=spread * (0.425 * second.in_features) ** -0.5)
+    nn.init.zeros_(first.bias)
+    nn.init.zeros_(second.bias)
+
+
+def _vision(source: str | Mapping[str, Any], seed: int) -> tuple[nn.Module, Preprocess]:
+    """A vision tower and its preprocessing, from the kit, a folder, or a config (random weights)."""
+    if isinstance(source, Mapping):
+        config = AutoConfig.for_model(**source)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            tower = AutoModel.from_config(config)
+        half = (0.5, 0.5, 0.5)
+        return tower.eval(), Preprocess(size=config.image_size, mean=half, std=half)
+    place = part_folder(source)
+    tower = AutoModel.from_pretrained(place, dtype=torch.float32, local_files_only=True)
+    if hasattr(tower, "vision_model") and hasattr(tower, "text_model"):
+        tower = tower.vision_model
+    processor = AutoImageProcessor.from_pretrained(place, local_files_only=True)
+    return tower.eval(), Preprocess.from_processor(processor, pad=True)
+
+
+def _language(source: str | Mapping[str, Any]) -> tuple[Any, Any]:
+    """A causal language model and its tokenizer."""
+    if isinstance(source, Mapping):
+        raise ModelError("a language model needs a tokenizer", found="a config", expected="kit/NAME or a folder")
+    place = part_folder(source)
+    model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
+    if not tokenizer.chat_template:
+        raise ModelError("the language model has no chat template", where=str(source), remedy="add chat_template.jinja")
+    return model, tokenizer
+
+
+def part_folder(source: str) -> Path:
+    """A part's local folder: `kit/NAME` or a path. Names of hubs are refused: nothing is downloaded.
+
+    Raises:
+        ModelError: no such folder, or one that asks to run its own code.
+    """
+    if source.startswith("kit/"):
+        return kit.folder(source.removeprefix("kit/"))
+    place = Path(source)
+    if not (place / "config.json").is_file():
+        raise ModelError(
+            f"no model folder '{source}'", expected="kit/NAME, or a folder with config.json",
+            remedy="download it yourself and give its folder: Sightline opens no network connection",
+        )  # fmt: skip
+    if "auto_map" in (place / "config.json").read_text(encoding="utf-8"):
+        raise ModelError(f"'{source}' wants to run code of its own (auto_map)", remedy="use a model that transformers knows")
+    if not list(place.glob("*.safetensors")):
+        raise ModelError(f"'{source}' holds no safetensors", remedy="convert its weights: pickles are not opened")
+    return place
+
+
+def _image_token(tokenizer: Any) -> int:
+    """The id of a token that the vocabulary holds and no text uses."""
+    known = tokenizer.get_vocab()
+    for word in RESERVED:
+        if word in known and known[word] in tokenizer.added_tokens_decoder:
+            return int(known[word])
+    raise ModelError(
+        "the vocabulary has no unused token for images", expected=f"one of {', '.join(RESERVED)}",
+        remedy="use another tokenizer: Sightline never grows a vocabulary",
+    )  # fmt: skip
+
+
+def _open(place: Path, section: Mapping[str, Any]) -> Bundle:
+    """A stock LLaVA checkpoint folder, as it is."""
+    part_folder(str(place))
+    model, info = LlavaForConditionalGeneration.from_pretrained(
+        place, dtype=torch.float32, local_files_only=True, output_loading_info=True
+    )
+    if info["missing_keys"] or info["unexpected_keys"]:
+        raise ModelError(
+            f"'{place}' is not a complete LLaVA", where=f"missing {sorted(info['missing_keys'])[:5]}",
+            found=f"unexpected {sorted(info['unexpected_keys'])[:5]}",
+        )  # fmt: skip
+    tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
+    processor = AutoImageProcessor.from_pretrained(place, local_files_only=True)
+    return _bundle(model, tokenizer, Preprocess.from_processor(processor, pad=True), section, 0)
+
+
+def _bundle(model: Any, tokenizer: Any, preprocess: Preprocess, section: Mapping[str, Any], seed: int) -> Bundle:
+    model.eval()
+    with torch.no_grad():
+        tokens = encode_images(model, torch.zeros(1, 3, preprocess.size, preprocess.size)).shape[1]
+    return Bundle(
+        family=FAMILY,
+        model=model,
+        tokenizer=tokenizer,
+        preprocess=preprocess,
+        image_token=model.config.image_token_index,
+        tokens_per_image=tokens,
+        base={"model": dict(section), "seed": seed},
+        system=section.get("system", ""),
+    )
+
+
+def encode_images(model: nn.Module, pixels: Tensor) -> Tensor:
+    """Tokens of the tower's chosen layer, before the connector.
+
+    Args:
+        pixels: [N, 3, H, W].
+
+    Returns:
+        [N, tokens, width].
+    """
+    config = model.config
+    states = model.model.vision_tower(pixels, output_hidden_states=True, return_dict=True).hidden_states
+    layers = config.vision_feature_layer
+    chosen = [states[i] for i in ([layers] if isinstance(layers, int) else layers)]
+    if config.vision_feature_select_strategy == "default":
+        chosen = [c[:, 1:] for c in chosen]  # drops the class token
+    return torch.cat(chosen, dim=-1)
+
+
+def connect(model: nn.Module, features: Tensor) -> Tensor:
+    """[N, tokens, width] -> [N, tokens, hidden]."""
+    return model.model.multi_modal_projector(features)
+
+
+def splice(model: nn.Module, input_ids: Tensor, connected: Tensor) -> Tensor:
+    """Word embeddings with image tokens replaced, in reading order.
+
+    Raises:
+        ModelError: places and tokens differ in number.
+    """
+    embeds = model.get_input_embeddings()(input_ids)
+    places = input_ids == model.config.image_token_index
+    count = int(places.sum())
+    if count != connected.shape[0] * connected.shape[1]:
+        raise ModelError(
+            "image places and image tokens do not match", found=f"{count} places",
+            expected=f"{connected.shape[0]} images x {connected.shape[1]} tokens",
+        )  # fmt: skip
+    flat = connected.reshape(-1, connected.shape[-1]).to(embeds.dtype)
+    return embeds.masked_scatter(places.unsqueeze(-1), flat)
+
+
+def hidden(model: nn.Module, inputs_embeds: Tensor, **kwargs: Any) -> Any:
+    """The language model without its head."""
+    return model.model.language_model(inputs_embeds=inputs_embeds, **kwargs)
+
+
+def head(model: nn.Module, states: Tensor) -> Tensor:
+    """Hidden states to logits."""
+    return model.lm_head(states)
+
+
+FAMILY = Family(
+    name="llava",
+    parts={
+        "vision": ("model.vision_tower",),
+        "connector": ("model.multi_modal_projector",),
+        "language": ("model.language_model", "lm_head"),
+    },
+    placement="front",
+    compose=compose,
+    encode_images=encode_images,
+    connect=connect,
+    splice=splice,
+    hidden=hidden,
+    head=head,
+    cannot=("volumes", "several images of different sizes"),
+)

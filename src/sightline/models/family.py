@@ -1,0 +1,125 @@
+"""The contract of a model family: what its parts are called, and how images get into its rows.
+
+Everything above this file speaks to a model through a `Bundle`, so that a new family is one new file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ModelError
+from ..images.transforms import Preprocess
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """What a family must say.
+
+    Args:
+        name: the file's name.
+        parts: part name -> dotted names of its modules, e.g. `{"vision": ("model.vision_tower",), ...}`.
+        placement: where image tokens stand in a conversation.
+        compose: (section, seed) -> Bundle.
+        encode_images: (model, pixels [N, 3, H, W]) -> features [N, tokens, width] before the connector: the
+            half that can be cached while the tower is frozen.
+        connect: (model, features) -> [N, tokens, hidden].
+        splice: (model, input_ids [B, T], connected) -> inputs_embeds [B, T, hidden].
+        hidden: (model, inputs_embeds, **kwargs) -> last hidden states [B, T, hidden], without the head.
+        head: (model, hidden [..., hidden]) -> logits [..., vocabulary].
+        cannot: what this family cannot do, in words for error messages.
+    """
+
+    name: str
+    parts: Mapping[str, tuple[str, ...]]
+    placement: Literal["front", "inline"]
+    compose: Callable[[Mapping[str, Any], int], Bundle]
+    encode_images: Callable[[nn.Module, Tensor], Tensor]
+    connect: Callable[[nn.Module, Tensor], Tensor]
+    splice: Callable[[nn.Module, Tensor, Tensor], Tensor]
+    hidden: Callable[..., Any]
+    head: Callable[[nn.Module, Tensor], Tensor]
+    cannot: tuple[str, ...] = ()
+
+    def module(self, model: nn.Module, name: str) -> nn.Module:
+        """A module of the model by dotted name.
+
+        Raises:
+            ModelError: the family's name for it is not what this model has.
+        """
+        try:
+            return model.get_submodule(name)
+        except AttributeError:
+            raise ModelError(
+                f"family '{self.name}' expects a module '{name}'",
+                found=", ".join(n for n, _ in model.named_children()),
+                remedy="check the versions of transformers and of this family's file",
+            ) from None
+
+
+@dataclass(kw_only=True)
+class Bundle:
+    """A model with everything that belongs to it.
+
+    Args:
+        family: its family.
+        model: the bare model (adapters, where there are any, are injected in place).
+        tokenizer: its tokenizer; its chat template is the one that the checkpoint was trained with.
+        preprocess: pixels to tower input.
+        image_token: id of the image token.
+        tokens_per_image: image tokens per image.
+        base: what it was composed from, as plain JSON: enough to compose it again.
+        system: default system text.
+        tower: hash of the vision tower's weights, once known.
+    """
+
+    family: Family
+    model: nn.Module
+    tokenizer: Any
+    preprocess: Preprocess
+    image_token: int
+    tokens_per_image: int
+    base: dict[str, Any] = field(default_factory=dict)
+    system: str = ""
+    tower: str = ""
+
+    def forward(self, batch: Mapping[str, Tensor], *, frozen_features: bool) -> Tensor:
+        """Last hidden states of a batch.
+
+        Args:
+            batch: `input_ids`, `attention_mask` [B, T] and `images`: features [N, tokens, width] if
+                `frozen_features`, else pixels [N, 3, H, W].
+
+        Returns:
+            [B, T, hidden].
+        """
+        images = batch["images"]
+        features = images if frozen_features else self.family.encode_images(self.model, images)
+        embeds = self.family.splice(self.model, batch["input_ids"], self.family.connect(self.model, features))
+        return self.family.hidden(self.model, embeds, attention_mask=batch["attention_mask"]).last_hidden_state
+
+
+def positions_and_mask(prompt: int, answers: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Positions and attention of one row that holds a prompt and several answers to it.
+
+        row        p p p | a a | b b b        answer b continues the prompt: its positions restart after it,
+        position   0 1 2 | 3 4 | 3 4 5        and it sees the prompt and itself, never answer a.
+
+    Args:
+        prompt: length of the prompt in tokens, images included.
+        answers: length of each answer.
+
+    Returns:
+        positions [T] and a boolean mask [T, T], true where the row's token may look at the column's.
+    """
+    segment = torch.cat([torch.zeros(prompt, dtype=torch.long)] + [
+        torch.full((n,), i + 1, dtype=torch.long) for i, n in enumerate(answers)
+    ])  # fmt: skip
+    positions = torch.cat([torch.arange(prompt)] + [prompt + torch.arange(n) for n in answers])
+    causal = torch.ones(len(segment), len(segment)).tril().bool()
+    same = segment[:, None] == segment[None, :]
+    return positions, causal & (same | (segment == 0)[None, :])

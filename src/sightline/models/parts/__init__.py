@@ -1,0 +1,1 @@
+"""Parts that a family can be put together from, one file each."""

@@ -1,0 +1,73 @@
+"""Names and meanings of metrics and images, in words for readers who did not write the recipe."""
+
+from __future__ import annotations
+
+from .markup import Html, el, words
+from .page import Page
+
+LABELS = {
+    "balanced_accuracy": "Balanced accuracy",
+    "vqa_f1": "VQA F1",
+    "finding_f1": "Finding F1",
+    "auc": "AUC",
+    "accuracy": "Accuracy",
+    "exact_match": "Exact match",
+    "token_f1": "Token F1",
+    "margin": "Margin",
+    "bleu": "BLEU",
+    "rouge": "ROUGE",
+    "meteor": "METEOR",
+}
+UNITS = {"margin": "nats"}
+CHANCE = {"balanced_accuracy": 0.5, "auc": 0.5, "margin": 0.0}
+MEANINGS = {
+    "balanced_accuracy": "Mean of the share of present findings answered right and the share of absent ones "
+    "answered right, over findings. 0.50 is chance, whatever the prevalence. An answer that is neither yes "
+    "nor no counts as wrong.",
+    "accuracy": "Share of answers that are right. Read it beside the majority baseline: the score of always "
+    "giving the commonest answer.",
+    "auc": "Probability that a case with the finding gets a higher p(yes) than a case without it. "
+    "0.50 is chance.",
+    "margin": "Log-probability of the right answer minus that of the wrong one, in nats. 0 is undecided; "
+    "larger means surer of the right answer.",
+    "vqa_f1": "Harmonic mean of precision and recall of the answer yes, over findings.",
+    "unparsed": "Share of answers to yes/no questions that say neither yes nor no. Lower is better.",
+    "finding_f1": "F1 of the findings named in a report against those that are there.",
+    "exact_match": "Share of answers equal to the right one after case, articles and punctuation "
+    "are removed.",
+    "token_f1": "Overlap of the words of an answer with those of the right one (F1).",
+    "bleu": "Overlap of word sequences with the reference text, with a penalty for shortness.",
+    "rouge": "Longest common word sequence with the reference text (F-measure).",
+    "meteor": "Word alignment with the reference text that accepts stems and synonyms.",
+}
+KINDS = {
+    "clean": "the image itself",
+    "noise": "random noise",
+    "black": "a black image",
+    "swapped": "another patient's image",
+}
+
+
+def label(metric: str) -> str:
+    """A metric's name as readers write it."""
+    return LABELS.get(metric, words(metric).capitalize())
+
+
+def inline(metric: str) -> str:
+    """A metric's name within a sentence: words in lower case, abbreviations as they are."""
+    first, _, rest = label(metric).partition(" ")
+    return f"{first if first.isupper() else first.lower()} {rest}".rstrip()
+
+
+def kind(image: str) -> str:
+    """What a model saw, in words."""
+    return KINDS.get(image, words(image))
+
+
+def glossary(page: Page) -> Html:
+    """Definitions of the metrics that the report shows."""
+    known = [metric for metric in page.metrics if metric in MEANINGS]
+    entries = [(el("dt", label(metric)), el("dd", MEANINGS[metric])) for metric in known]
+    if not entries:
+        return Html("")
+    return el("details", el("summary", "What the metrics mean"), el("dl", entries, class_="glossary"))

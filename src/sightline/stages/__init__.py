@@ -1,0 +1,59 @@
+"""Stages: each reads its parents' folders and writes its own. `execute` runs a recipe's stages in order."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import runs
+from ..errors import RecipeError
+from ..recipe import Recipe
+
+Say = Callable[[str], None]
+
+
+def execute(recipe: Recipe, root: Path, *, only: Sequence[str] = (), say: Say = print) -> dict[str, Path]:
+    """Run what is not up to date, in the recipe's order.
+
+    Args:
+        recipe: the checked recipe.
+        root: the folder of all runs; results stand in `root/RECIPE/STAGE`.
+        only: names of stages to run; the others must be up to date or are left as they are.
+        say: where progress is told.
+
+    Returns:
+        Stage name -> its folder.
+    """
+    unknown = [name for name in only if name not in recipe.stages]
+    if unknown:
+        raise RecipeError(f"--only names no stage: {', '.join(unknown)}", expected=", ".join(recipe.stages))
+    folders: dict[str, Path] = {}
+    for name, section in recipe.stages.items():
+        folder = root / recipe.name / name
+        folders[name] = folder
+        if only and name not in only:
+            continue
+        module = importlib.import_module(f".{section.stage}", __name__)
+        parents = {n: folders[n] for n in recipe.reads(name)}
+        outside = [m for m in outside_models(section) if m not in recipe.stages]
+        parents.update({m: Path(m) for m in outside})
+        plain = section.model_dump(mode="json")
+        runs.recover(folder)
+        chain = {n: runs.content(p) for n, p in parents.items()}
+        if runs.is_done(folder, runs.key_of(plain, recipe.seed, module.VERSION, chain)):
+            say(f"{name}: up to date")
+            continue
+        say(f"{name}: {section.stage}")
+        with runs.start(folder, section=plain, seed=recipe.seed, version=module.VERSION, parents=parents) as run:
+            if run.resumed:
+                say(f"{name}: resuming an interrupted run")
+            module.run(run, section, recipe.seed)
+    return folders
+
+
+def outside_models(section: Any) -> list[str]:
+    """Saved models that a stage names by folder instead of by stage."""
+    named = [getattr(section, "model", None), *getattr(section, "models", ())]
+    return [m for m in named if isinstance(m, str) and m != "base"]

@@ -1,0 +1,33 @@
+"""prepare: raw files in any supported layout -> checked, patient-split Parquet and an audit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..data.prepare import prepare
+from ..recipe import Prepare
+from ..runs import Run
+
+VERSION = 1
+
+
+def run(run: Run, section: Prepare, seed: int) -> None:
+    """Read, check, split, write; see `sightline.data.prepare`."""
+    shares = {"train": section.split.train, "valid": section.split.valid, "test": section.split.test}
+    made = prepare(
+        section.reader,
+        section.options,
+        root=None if section.root is None else Path(section.root),
+        out=run.work,
+        seed=seed,
+        shares={name: share for name, share in shares.items() if share > 0},
+        by=section.split.by,
+        strict=section.strict,
+        max_bad=section.max_bad,
+        max_pixels=section.max_pixels,
+    )
+    run.event("prepared", counts=dict(made.counts), rejected=made.rejected)
+    counts = ", ".join(f"{name} {count}" for name, count in made.counts.items())
+    print(f"  {counts}; {made.rejected} record(s) set aside")
+    for audit in made.audits:
+        print("  " + audit.text().replace("\n", "\n  "))

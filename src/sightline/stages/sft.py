@@ -1,0 +1,53 @@
+"""sft: teach a model to answer, by cross-entropy on the assistant's words only."""
+
+from __future__ import annotations
+
+from ..data import prepare
+from ..data.chat import Chat
+from ..data.collate import SupervisedCollator
+from ..data.rows import encode_samples, select
+from ..models import checkpoint, trainable
+from ..models.features import looker
+from ..recipe import Model, Sft
+from ..runs import Run, write_json
+from ..train.fit import Job, fit
+from ..train.trainers import Answers, SupervisedTrainer
+
+VERSION = 1
+
+
+def run(run: Run, section: Sft, seed: int) -> None:
+    """Encode the training samples, train what the recipe says, save it."""
+    data = prepare.load(run.parents[section.data])
+    if isinstance(section.model, Model):
+        parent = None
+        bundle = checkpoint.compose(section.model.model_dump(), seed)
+    else:
+        parent = checkpoint.folder_of(run.parents[section.model])
+        bundle = checkpoint.load(parent)
+    trained = trainable.apply(bundle, section.trainable, seed)
+    print(trainable.text(trainable.table(bundle, section.trainable)))
+
+    chat = Chat.of(bundle)
+    rows, aside = encode_samples(select(data.samples("train"), section.where), chat, section.max_tokens)
+    write_json(run.work / "set_aside.json", aside)
+    if aside:
+        print(f"  {len(aside)} of {len(rows) + len(aside)} samples do not fit and are set aside (set_aside.json)")
+    frozen = trainable.is_frozen(section.trainable, "vision")
+    look = looker(bundle, data.root, run.folder.parent / ".features", frozen=frozen)
+    look.prepare([v for r in rows for v in r.views], what="training images")
+
+    job = Job(
+        answers=Answers(bundle, trained, frozen_features=frozen),
+        asked=section.trainable,
+        rows=rows,
+        ids=[r.id for r in rows],
+        collator=SupervisedCollator(look, chat.pad),
+        train=section.train,
+        seed=seed,
+    )
+    curve = fit(run, job, SupervisedTrainer)
+    write_json(run.work / "curve.json", curve)
+    asked = section.model_dump(mode="json")["trainable"]
+    home = run.folder / "model"
+    checkpoint.save(run.work / "model", bundle, trained, parent=parent, trained=asked, home=home)

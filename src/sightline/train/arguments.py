@@ -1,0 +1,95 @@
+"""Recipe to TrainingArguments, the only place; and the order of rows, a function of (seed, epoch, record id)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch.utils.data import Dataset
+from transformers import TrainingArguments
+
+from .. import runs
+from ..errors import RecipeError
+from ..recipe import Train
+
+T = TypeVar("T")
+
+# What keeps runs exact and resumable is not for `extra` to change.
+FIXED = (
+    "output_dir", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "save_strategy",
+    "save_steps", "save_total_limit", "seed", "data_seed", "remove_unused_columns", "train_sampling_strategy",
+    "warmup_steps", "lr_scheduler_type", "bf16",
+)  # fmt: skip
+
+
+class Ordered(Dataset[T]):
+    """All epochs laid end to end, each in its own order; row i never depends on who asks or when.
+
+    Args:
+        rows: the records.
+        ids: their ids.
+        seed: with the epoch and the id, decides the order.
+        length: rows to serve in all.
+    """
+
+    def __init__(self, rows: Sequence[T], ids: Sequence[str], seed: int, length: int) -> None:
+        self.rows = rows
+        self.plan: list[int] = []
+        epoch = 0
+        while len(self.plan) < length:
+            self.plan += sorted(range(len(rows)), key=lambda i: runs.digest(str(seed), str(epoch), ids[i]))
+            epoch += 1
+        self.plan = self.plan[:length]
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __getitem__(self, index: int) -> T:
+        return self.rows[self.plan[index]]
+
+
+def steps(train: Train, rows: int) -> int:
+    """Optimizer steps: `steps` where given, else `epochs` over the rows, the last step filled up."""
+    if train.steps is not None:
+        return train.steps
+    per_step = train.batch * train.accumulate
+    return max(1, -(-int(rows * train.epochs) // per_step))
+
+
+def arguments(train: Train, folder: Path, total: int, seed: int, events: Path) -> TrainingArguments:
+    """A recipe's `train` section as TrainingArguments.
+
+    Args:
+        train: the section.
+        folder: where checkpoints stand.
+        total: optimizer steps.
+        seed: for dropout; the order of rows does not use it.
+        events: the folder for TensorBoard.
+
+    Raises:
+        RecipeError: `extra` names a fixed or unknown argument.
+    """
+    clash = sorted(set(train.extra) & set(FIXED))
+    if clash:
+        raise RecipeError(f"`train.extra` may not set {', '.join(clash)}", remedy="use the section's own keys")
+    warmup = round(train.warmup * total)
+    if warmup >= total and total > 1:
+        raise RecipeError("the learning rate never leaves its warm-up", found=f"{warmup} of {total} steps")
+    settings: dict[str, Any] = {
+        "output_dir": str(folder), "max_steps": total, "per_device_train_batch_size": train.batch,
+        "gradient_accumulation_steps": train.accumulate, "save_strategy": "steps", "save_steps": train.save_every,
+        "save_total_limit": None, "seed": seed, "remove_unused_columns": False, "warmup_steps": warmup,
+        "train_sampling_strategy": "sequential", "lr_scheduler_type": train.schedule,
+        "bf16": train.precision == "bfloat16", "logging_steps": 1, "logging_first_step": True,
+        "logging_nan_inf_filter": False, "report_to": ["tensorboard"], "dataloader_pin_memory": False,
+        "disable_tqdm": False, "weight_decay": 0.0, "max_grad_norm": 1.0, "push_to_hub": False,
+    }  # fmt: skip
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(events)
+    settings["use_cpu"] = not torch.cuda.is_available()
+    try:
+        return TrainingArguments(**{**settings, **train.extra})
+    except TypeError as error:
+        raise RecipeError("`train.extra` holds an unknown argument", found=str(error)) from None

@@ -1,0 +1,223 @@
+"""Two trainers over `transformers.Trainer`: each says only how its loss is computed and how a save is atomic.
+
+The model given to the Trainer is `Answers`: one forward from ids and images to log-probabilities of answer tokens,
+so that DDP, FSDP and autocast wrap exactly what is computed.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Trainer
+
+from .. import runs
+from ..errors import NonFinite
+from ..losses.pairs import IGNORE, PairLogps, token_logps
+from ..models import checkpoint
+from ..models.family import Bundle
+
+SHOWN = 8
+
+
+class Answers(nn.Module):
+    """Ids and images to log-probabilities of the answers' tokens.
+
+    Args:
+        bundle: the model.
+        trained: what `trainable.apply` returned (PEFT's wrapper or the bare model).
+        frozen_features: whether `images` holds features of a frozen tower or pixels.
+    """
+
+    def __init__(self, bundle: Bundle, trained: nn.Module, *, frozen_features: bool) -> None:
+        super().__init__()
+        self.trained = trained
+        self.bundle = bundle
+        self.frozen_features = frozen_features
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, images: Tensor) -> Tensor:
+        """Log-probability of each learned token, zero elsewhere. [B, T - 1] float32."""
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask, "images": images}
+        states = self.bundle.forward(batch, frozen_features=self.frozen_features)
+        return token_logps(states, labels, lambda h: self.bundle.family.head(self.bundle.model, h))
+
+
+class AtomicTrainer(Trainer):
+    """A Trainer whose checkpoints are complete or absent, and verify before they are used.
+
+    A checkpoint is written to `staging`, sealed with SHA-256 sums and renamed; stock saving leaves half-written
+    folders that resume then trusts (transformers issues 35525, 36076).
+    """
+
+    def __init__(self, answers: Answers, *, keep: int, saved: Callable[[int], None] | None = None, **kwargs: Any) -> None:
+        super().__init__(model=answers, **kwargs)
+        self.answers = answers
+        self.keep = keep
+        self.saved = saved
+        self.final = Path(self.args.output_dir)
+        self.model_accepts_loss_kwargs = False
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self.final / "staging")
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Stock save into staging, then seal, rename, and drop old checkpoints by step number."""
+        staging = self.final / "staging"
+        if self.args.should_save:
+            shutil.rmtree(staging, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            made = staging / f"checkpoint-{self.state.global_step}"
+            runs.seal(made, {"step": self.state.global_step})
+            place = self.final / made.name
+            shutil.rmtree(place, ignore_errors=True)
+            made.rename(place)
+            runs.sync_parent(place)
+            held = sorted(runs.numbered(self.final), key=lambda p: int(p.name.rpartition("-")[2]))
+            for old in held[: -self.keep]:
+                shutil.rmtree(old)
+            if self.saved is not None:
+                self.saved(self.state.global_step)
+        self.accelerator.wait_for_everyone()
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        checkpoint.write_weights(folder, self.answers.bundle, self.answers.trained)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        checkpoint.read_weights(Path(resume_from_checkpoint), self.answers.bundle, self.answers.trained)
+
+    def _logps(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+        names = ("input_ids", "attention_mask", "labels", "images")
+        return model(**{n: inputs[n] for n in names}).float()
+
+    def _finite(self, loss: Tensor, inputs: dict[str, Any]) -> Tensor:
+        """Stop within the step, and name its records, where the loss is not a number.
+
+        Raises:
+            NonFinite: the loss is NaN or infinite.
+        """
+        if not math.isfinite(float(loss.detach())):
+            ids = inputs["ids"]
+            raise NonFinite(
+                f"the loss is {float(loss.detach())} at step {self.state.global_step + 1}",
+                where=f"records {', '.join(ids[:SHOWN])}" + (f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""),
+                remedy="look at these records with `sightline data show`, or lower the learning rate; "
+                "the last checkpoint before this step is intact",
+            )
+        return loss
+
+
+class SupervisedTrainer(AtomicTrainer):
+    """Cross-entropy on the assistant's tokens, averaged over all learned tokens of a step."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.model_accepts_loss_kwargs = True  # the Trainer then counts learned tokens over the whole step
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Negative mean log-probability; under accumulation, the mean over the whole step's tokens."""
+        total = -self._logps(model, inputs).sum()
+        count = num_items_in_batch if num_items_in_batch is not None else (inputs["labels"][:, 1:] != IGNORE).sum()
+        loss = self._finite(total / count, inputs)
+        return (loss, {}) if return_outputs else loss
+
+
+class PairTrainer(AtomicTrainer):
+    """A pair loss on two rows per pair. Reference log-probabilities come with the batch.
+
+    Args:
+        loss: logps -> [pairs].
+    """
+
+    def __init__(self, *args: Any, loss: Callable[[PairLogps], Tensor], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.pair_loss = loss
+        self.rewards: dict[str, list[float]] = {}
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Mean pair loss; notes how far chosen and rejected have moved from the reference."""
+        pairs = pair_logps(self._logps(model, inputs), inputs)
+        loss = self._finite(self.pair_loss(pairs).mean(), inputs)
+        self._note(pairs)
+        return (loss, {}) if return_outputs else loss
+
+    def _note(self, pairs: PairLogps) -> None:
+        """Log-ratios to the reference, in nats, averaged until the next log line."""
+        if pairs.chosen_reference is None or pairs.rejected_reference is None:
+            return
+        chosen = (pairs.chosen - pairs.chosen_reference).detach()
+        rejected = (pairs.rejected - pairs.rejected_reference).detach()
+        values = {
+            "chosen": chosen.mean(), "rejected": rejected.mean(), "margin": (chosen - rejected).mean(),
+            "accuracy": (chosen > rejected).float().mean(),
+        }  # fmt: skip
+        for name, value in values.items():
+            self.rewards.setdefault(name, []).append(float(value))
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Add the pair figures to the Trainer's own."""
+        for name, values in self.rewards.items():
+            logs[name] = sum(values) / len(values)
+        self.rewards = {}
+        super().log(logs, *args, **kwargs)
+
+
+def pair_logps(logps: Tensor, inputs: dict[str, Any]) -> PairLogps:
+    """Split a batch of [chosen; rejected] rows into summed log-probabilities.
+
+    Args:
+        logps: [2 * pairs, T - 1].
+        inputs: with `labels` [2 * pairs, T] and, where known, `reference` [2, pairs].
+    """
+    sums = logps.sum(-1)
+    lengths = (inputs["labels"][:, 1:] != IGNORE).sum(-1)
+    half = len(sums) // 2
+    reference = inputs.get("reference")
+    if reference is not None:
+        reference = reference.to(sums.dtype)
+    return PairLogps(
+        chosen=sums[:half],
+        rejected=sums[half:],
+        chosen_reference=None if reference is None else reference[0],
+        rejected_reference=None if reference is None else reference[1],
+        chosen_length=lengths[:half],
+        rejected_length=lengths[half:],
+    )
+
+
+@torch.no_grad()
+def reference_logps(answers: Answers, batches: Any, precision: str) -> dict[str, tuple[float, float]]:
+    """Summed log-probabilities of every pair under the model as it is.
+
+    Args:
+        answers: the reference.
+        batches: collated pairs, with a progress bar around them.
+        precision: `float32` or `bfloat16`, as training will use.
+
+    Returns:
+        pair id -> (chosen, rejected) in nats.
+    """
+    device = next(answers.parameters()).device
+    found: dict[str, tuple[float, float]] = {}
+    answers.eval()
+    for batch in batches:
+        inputs = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+            logps = answers(**{n: inputs[n] for n in ("input_ids", "attention_mask", "labels", "images")})
+        pairs = pair_logps(logps.float(), inputs)
+        for i, record in enumerate(inputs["ids"]):
+            found[record] = (float(pairs.chosen[i]), float(pairs.rejected[i]))
+    return found

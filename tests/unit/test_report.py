@@ -1,0 +1,300 @@
+"""The report: escaping, missing pieces, sentences that keep to their intervals, and no outside address."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from sightline.errors import DataError, ImageError
+from sightline.report import Card, Page, render
+from sightline.report.charts import curve, points_of, scale
+from sightline.report.gallery import states
+from sightline.report.markup import Html, chance, digits, duration, el
+from sightline.report.verdict import verdicts
+
+HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>&amp;</style></textarea>\u202e\ud800"
+
+
+def load_study() -> ModuleType:
+    path = Path(__file__).parents[1] / "fixtures" / "report" / "study.py"
+    spec = importlib.util.spec_from_file_location("report_study", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+study = load_study()
+
+
+class Tags(HTMLParser):
+    """Counts tags, keeps attributes, and checks that elements close in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in ("meta", "img", "col"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+@pytest.fixture(scope="module")
+def whole() -> Page:
+    return study.page(cases=3)
+
+
+def shown(page: Page, folder: Path) -> str:
+    render(page, folder / "report.html")
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_well_formed_and_the_same_twice(whole: Page, tmp_path: Path) -> None:
+    first, second = shown(whole, tmp_path / "a" / "b"), shown(whole, tmp_path)
+    assert first == second
+    tags = Tags(first)
+    assert tags.open == []
+    assert tags.tags.count("h1") == 1
+    assert tags.tags.count("script") == tags.tags.count("style") == 1
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["report.html"]
+
+
+def test_no_outside_address_and_a_closed_policy(whole: Page, tmp_path: Path) -> None:
+    text = shown(whole, tmp_path)
+    assert not re.search(r"https?:|//[a-z]+\.|@import|url\(", text)
+    attributes = Tags(text).attributes
+    policy = next(v for tag, name, v in attributes if tag == "meta" and v.startswith("default-src"))
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    assert "unsafe" not in policy
+    assert all(v.startswith("data:image/png;base64,") for _, name, v in attributes if name == "src")
+    assert all(v.startswith("#") for _, name, v in attributes if name == "href")
+    assert not [name for _, name, _ in attributes if name == "style" or name.startswith("on")]
+
+
+def poison(value: Any) -> Any:
+    if isinstance(value, str):
+        return value + HOSTILE
+    if isinstance(value, dict):
+        return {poison(k): poison(v) for k, v in value.items()}
+    return [poison(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def test_hostile_strings_in_every_field(whole: Page, tmp_path: Path) -> None:
+    def values(entries: Any) -> list[dict[str, Any]]:
+        return [{k: poison(v) for k, v in entry.items()} for entry in entries]
+
+    cards = [
+        Card(
+            sample=poison(c.sample),
+            patient=poison(c.patient),
+            image_png=c.image_png,
+            errors=c.errors,
+            shown={poison(k): v for k, v in c.shown.items()},
+            turns=values(c.turns),
+        )
+        for c in whole.gallery
+    ]
+    page = Page(
+        title=HOSTILE,
+        notice=HOSTILE,
+        recipe=HOSTILE,
+        command=HOSTILE,
+        rows=values(whole.rows),
+        gallery=cards,
+        parts={
+            (m + HOSTILE, "clean" + HOSTILE, k + HOSTILE): poison(v) for (m, _, k), v in whole.parts.items()
+        },
+        paired=values(whole.paired),
+        curves={
+            s + HOSTILE: [poison(r) | {"step": i} for i, r in enumerate(c)] for s, c in whole.curves.items()
+        },
+        stages=values(whole.stages),
+        notes=[HOSTILE],
+        audit=poison(whole.audit),
+    )
+    tags = Tags(shown(page, tmp_path))
+    assert tags.open == []
+    assert tags.tags.count("script") == tags.tags.count("style") == 1
+    assert not [name for _, name, _ in tags.attributes if name.startswith("on")]
+    assert any("<script>alert(1)</script>" in text for text in tags.words)
+    pictures = sum(1 + len(c.shown) for c in cards)
+    assert tags.tags.count("img") == pictures + 1
+
+
+@pytest.mark.parametrize(
+    "gone", ["rows", "parts", "paired", "curves", "gallery", "stages", "notes", "recipe", "command"]
+)
+def test_any_piece_may_be_missing(whole: Page, tmp_path: Path, gone: str) -> None:
+    empty = "" if gone in ("recipe", "command") else {} if gone in ("parts", "curves") else ()
+    text = shown(replace(whole, **{gone: empty, "audit": None}), tmp_path)
+    section = {"rows": "scores", "parts": "findings", "curves": "training", "gallery": "cases"}.get(
+        gone, gone
+    )
+    assert Tags(text).open == []
+    assert f'id="{section}"' not in text
+    assert f'href="#{section}"' not in text
+
+
+def test_nothing_but_a_title(tmp_path: Path) -> None:
+    text = shown(Page(title="Empty"), tmp_path)
+    assert "draws no conclusion" in text
+    assert text.count("For research only.") == 2
+
+
+def test_one_model_and_one_curve_point(tmp_path: Path) -> None:
+    page = Page(
+        title="One",
+        rows=study.rows(("taught",)),
+        curves={"taught": [{"step": 1, "loss": 0.5, "lr": float("nan")}]},
+    )
+    text = shown(page, tmp_path)
+    assert "taught, loss: from 0.5 at step 1 to 0.5 at step 1" in text
+    assert "Learning rate" not in text
+    assert "nan" not in text.lower().split("<body>")[1]
+
+
+def test_the_sentences_of_a_good_run(whole: Page) -> None:
+    said = verdicts(whole)
+    assert said[0].tone == "good"
+    assert said[0].text.startswith("With its image, aligned answers 0.89 [0.87, 0.91] of findings right")
+    assert "before training it was 0.50 [0.48, 0.52]" in said[0].text
+    blind = next(v for v in said if v.text.startswith("Without its image, taught"))
+    assert blind.text.endswith("the answers depend on the image.")
+    assert any(v.text.endswith("+0.030 [+0.012, +0.048] on the same answers: an improvement.") for v in said)
+    assert any("Always giving the commonest answer would be right 0.71 of the time" in v.text for v in said)
+
+
+def test_a_blind_model_is_said_to_be_blind() -> None:
+    rows = [
+        dict(r, value=0.7, low=0.68, high=0.72)
+        for r in study.rows(("base", "taught"))
+        if r["metric"] == "balanced_accuracy"
+    ]
+    said = verdicts(Page(title="Blind", rows=rows))
+    assert any(v.tone == "caution" and "no sign in these figures" in v.text for v in said)
+    assert any("were not compared in pairs" in v.text for v in said)
+
+
+def test_an_interval_over_zero_is_no_improvement(whole: Page) -> None:
+    paired = [dict(e, low=-0.01) if e["question"] == "aligned minus taught" else e for e in whole.paired]
+    said = verdicts(replace(whole, paired=paired))
+    assert any("the interval includes 0" in v.text for v in said)
+    assert not any("an improvement" in v.text for v in said)
+
+
+def test_bold_needs_a_paired_interval(whole: Page, tmp_path: Path) -> None:
+    assert '<strong class="value"' in shown(whole, tmp_path)
+    assert '<strong class="value"' not in shown(replace(whole, paired=()), tmp_path)
+
+
+def test_pairs_are_read_from_words_either_way(whole: Page) -> None:
+    forth = whole.pair(("aligned", "clean"), ("taught", "clean"), "balanced_accuracy")
+    back = whole.pair(("taught", "clean"), ("aligned", "clean"), "balanced_accuracy")
+    assert forth == pytest.approx((0.03, 0.012, 0.048))
+    assert back == pytest.approx((-0.03, -0.048, -0.012))
+    assert whole.pair(("taught", "clean"), ("taught", "noise"), "margin") is not None
+    assert whole.pair(("taught", "clean"), ("taught", "noise"), "bleu") is None
+    assert whole.sides({"question": "anything at all"}) is None
+    assert whole.sides({"question": "aligned minus taught on noise"}) == (
+        ("aligned", "noise"),
+        ("taught", "noise"),
+    )
+    assert whole.sides({"question": "clean: aligned minus taught"}) == (
+        ("aligned", "clean"),
+        ("taught", "clean"),
+    )
+
+
+def test_findings_are_findings() -> None:
+    parts = {("taught", "clean", "auc"): {"device": 0.9, "lost": float("nan"), "dropped_resamples": 3.0}}
+    assert Page(title="x", parts=parts).findings("taught", "auc") == {"device": 0.9}
+
+
+def test_cards_come_with_errors_first(whole: Page, tmp_path: Path) -> None:
+    cards = [replace(card, errors=i) for i, card in enumerate(whole.gallery)]
+    text = shown(replace(whole, gallery=cards), tmp_path)
+    places = [text.index(f"<bdi>{card.sample}</bdi>") for card in cards]
+    assert places == sorted(places, reverse=True)
+
+
+def test_states_of_a_turn() -> None:
+    models = ["base", "taught", "aligned"]
+    assert states({"right": {"taught": False, "aligned": True}}, models) == ["fixed"]
+    assert states({"right": {"taught": True, "aligned": False}}, models) == ["errors", "broken"]
+    assert states({"right": {"taught": False, "aligned": False}}, models) == ["errors"]
+    assert states({"right": {}}, models) == states({"right": {"base": True}}, []) == []
+
+
+def test_a_picture_must_be_png() -> None:
+    with pytest.raises(ImageError) as caught:
+        Card(sample="s1", patient="p1", image_png=b"GIF89a..")
+    assert "case s1, image clean" in str(caught.value)
+    assert "GIF89a" in str(caught.value)
+
+
+def test_rows_name_what_they_lack() -> None:
+    with pytest.raises(DataError) as caught:
+        Page(title="x", rows=[{"model": "base", "metric": "auc", "value": 1}])
+    assert caught.value.where == "rows[0]"
+    assert "lack image" in str(caught.value)
+
+
+def test_escaping_is_by_construction() -> None:
+    assert el("p", "<b>", Html("<i></i>"), class_='"x"') == '<p class="&quot;x&quot;">&lt;b&gt;<i></i></p>'
+    assert el("img", src="", alt=None, hidden=True) == '<img src="" hidden>'
+
+
+def test_numbers_read_well() -> None:
+    assert [digits(v) for v in (0.5, -0.001, 12.34, 250, None, float("nan"))] == [
+        "0.50",
+        "0.00",
+        "12.3",
+        "250",
+        "–",
+        "–",
+    ]
+    assert digits(-0.0304, signed=True) == "−0.030"
+    assert [chance(p) for p in (0.0002, 0.0431, 0.5)] == ["< 0.001", "0.043", "0.50"]
+    assert [duration(s) for s in (8.41, 419, 7500)] == ["8.4 s", "6 min 59 s", "2 h 05 min"]
+
+
+@pytest.mark.parametrize(
+    "values", [[0.5], [0.47, 0.91], [-3.0, 1e-3], [1e-9, 2e-9], [1e12, 3e12], [0.0, 0.0], [], [None]]
+)
+def test_a_scale_holds_its_values(values: list[float | None]) -> None:
+    axis = scale(values)
+    assert axis.low < axis.high
+    assert all(axis.low <= v <= axis.high for v in values if v is not None)
+    assert 1 <= len(axis.ticks) <= 8
+    assert all(axis.low <= t <= axis.high for t in axis.ticks)
+
+
+def test_a_long_curve_is_smoothed_and_a_short_one_is_not() -> None:
+    long = [(float(i), float(i % 2)) for i in range(60)]
+    assert curve(long, name="x").count("<polyline") == 2
+    assert curve(long, name="x", smooth=False).count("<polyline") == 1
+    assert curve(long[:5], name="x").count("<polyline") == 1
+    assert points_of([{"step": 2, "a": 1}, {"step": 1, "a": 3}, {"step": 3}, {"a": 1}], "a") == [
+        (1, 3),
+        (2, 1),
+    ]
