@@ -36,7 +36,9 @@ def names(kind: Kind) -> list[str]:
     """The plug-ins of a kind, by reading file names; a file counts when it ends with the kind's constant."""
     folder, constant = PLACES[kind]
     return sorted(
-        p.stem for p in (ROOT / folder).glob("[!_]*.py") if f"\n{constant} = " in p.read_text(encoding="utf-8")
+        p.stem
+        for p in (ROOT / folder).glob("[!_]*.py")
+        if f"\n{constant} = " in p.read_text(encoding="utf-8")
     )
 
 
@@ -70,11 +72,20 @@ def source(kind: Kind, name: str) -> tuple[Path, str]:
 
 
 def load(kind: Kind, name: str) -> Any:
-    """Import one plug-in and return its constant (`LOSS`, `METRIC`, ...), or the outside object."""
+    """Import one plug-in and return its constant (`LOSS`, `METRIC`, ...).
+
+    A file outside the package may leave the constant out; the function itself is returned then.
+
+    Raises:
+        RecipeError: no such plug-in, or no such function in an outside file.
+    """
     path, function = source(kind, name)
-    if ":" in name:
-        return getattr(importlib.import_module(name.partition(":")[0]), function)
     folder, constant = PLACES[kind]
+    if ":" in name:
+        held = vars(importlib.import_module(name.partition(":")[0]))
+        if function not in held:
+            raise RecipeError(f"the plug-in file {path.name} holds no function '{function}'")
+        return held.get(constant, held[function])
     module = importlib.import_module(f"sightline.{folder.replace('/', '.')}.{path.stem}")
     return getattr(module, constant)
 

@@ -7,17 +7,26 @@ arguments of the plug-in itself and are checked without importing it. No torch h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from . import plugins
+from . import plugins, tree
 from .errors import RecipeError
 
-MAX_BYTES = 1_000_000
+NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
+RESERVED = ("base", "name", "seed")
 
 
 class Section(BaseModel):
@@ -29,9 +38,9 @@ class Section(BaseModel):
 class Split(Section):
     """How patients are dealt to train, valid and test. `by: official` keeps the data set's own split."""
 
-    train: float = Field(0.7, ge=0, le=1)
-    valid: float = Field(0.1, ge=0, le=1)
-    test: float = Field(0.2, ge=0, le=1)
+    train: float = Field(default=0.7, ge=0, le=1)
+    valid: float = Field(default=0.1, ge=0, le=1)
+    test: float = Field(default=0.2, ge=0, le=1)
     by: Literal["patient", "image", "official"] = "patient"
 
     @model_validator(mode="after")
@@ -50,9 +59,9 @@ class Full(Section):
 class Lora(Section):
     """Train a low-rank adapter on the linear layers of a part (Hu et al. 2021, arXiv 2106.09685)."""
 
-    r: int = Field(16, ge=1)
-    alpha: float = Field(32, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
+    r: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
     lr: float = Field(gt=0)
     targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
 
@@ -89,23 +98,23 @@ class Model(Section):
 class Train(Section):
     """How long and how. Any other Hugging Face argument goes under `extra`, verbatim."""
 
-    epochs: float = Field(1, gt=0)
-    steps: int | None = Field(None, ge=1)
-    batch: int = Field(8, ge=1)
-    accumulate: int = Field(1, ge=1)
-    warmup: float = Field(0.05, ge=0, lt=1)
+    epochs: float = Field(default=1, gt=0)
+    steps: int | None = Field(default=None, ge=1)
+    batch: int = Field(default=8, ge=1)
+    accumulate: int = Field(default=1, ge=1)
+    warmup: float = Field(default=0.05, ge=0, lt=1)
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = "cosine"
     precision: Literal["float32", "bfloat16"] = "float32"
-    save_every: int = Field(50, ge=1)
-    keep: int = Field(2, ge=1)
+    save_every: int = Field(default=50, ge=1)
+    keep: int = Field(default=2, ge=1)
     extra: dict[str, Any] = Field(default_factory=dict)
 
 
 class Generate(Section):
     """How answers are produced: greedy, so that a run can be repeated."""
 
-    max_new_tokens: int = Field(64, ge=1)
-    batch: int = Field(64, ge=1)
+    max_new_tokens: int = Field(default=64, ge=1)
+    batch: int = Field(default=64, ge=1)
     precision: Literal["float32", "bfloat16"] = "float32"
 
 
@@ -125,7 +134,7 @@ class DegradeSpec(Section):
     """Which degraded image a pair or an evaluation uses."""
 
     kind: str = "replace"
-    strength: float = Field(1.0, gt=0)
+    strength: float = Field(default=1.0, gt=0)
 
 
 class Prepare(BaseModel):
@@ -137,8 +146,8 @@ class Prepare(BaseModel):
     root: str | None = None
     split: Split = Split()
     strict: bool = False
-    max_bad: float = Field(0.05, ge=0, le=1)
-    max_pixels: int = Field(50_000_000, ge=1)
+    max_bad: float = Field(default=0.05, ge=0, le=1)
+    max_pixels: int = Field(default=50_000_000, ge=1)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -154,7 +163,7 @@ class Sft(Section):
     where: dict[str, str] = Field(default_factory=dict)
     model: str | Model
     trainable: Trainable
-    max_tokens: int = Field(1024, ge=16)
+    max_tokens: int = Field(default=1024, ge=16)
     train: Train = Train()
 
 
@@ -167,7 +176,7 @@ class Prefer(Section):
     kinds: dict[Literal["wrong_finding", "degraded"], float]
     degrade: DegradeSpec = DegradeSpec()
     topics: tuple[str, ...] = ()
-    limit: int | None = Field(None, ge=1)
+    limit: int | None = Field(default=None, ge=1)
 
 
 class Align(Section):
@@ -180,7 +189,7 @@ class Align(Section):
     reference: Literal["parent", "base"] = "parent"
     loss: Loss = Loss()
     trainable: Trainable = {"language": Plan(lora=Lora(r=16, alpha=32, lr=1e-4))}
-    max_tokens: int = Field(1024, ge=16)
+    max_tokens: int = Field(default=1024, ge=16)
     train: Train = Train()
 
 
@@ -194,8 +203,8 @@ class Evaluate(Section):
     images: tuple[str, ...] = ("clean", "noise", "black", "swapped")
     metrics: tuple[str, ...] = ("vqa",)
     generate: Generate = Generate()
-    limit: int | None = Field(None, ge=1)
-    resamples: int = Field(1000, ge=100)
+    limit: int | None = Field(default=None, ge=1)
+    resamples: int = Field(default=1000, ge=100)
 
     @field_validator("images")
     @classmethod
@@ -211,7 +220,7 @@ AnyStage = Annotated[Prepare | Sft | Prefer | Align | Evaluate, Field(discrimina
 class Recipe(Section):
     """One system, from raw files to measured models."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
+    name: str = Field(pattern=NAME)
     seed: int = 0
     stages: dict[str, AnyStage] = Field(min_length=1)
 
@@ -221,25 +230,6 @@ class Recipe(Section):
         named = [getattr(section, "data", None), getattr(section, "model", None)]
         named += list(getattr(section, "models", ()))
         return list(dict.fromkeys(n for n in named if isinstance(n, str) and n in self.stages))
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without aliases (they can explode) and without repeated keys (the last would win silently)."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise RecipeError("YAML aliases (*name) are not read", where=f"line {mark.line + 1}")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=deep)
-            if key in seen:
-                raise RecipeError(f"the key '{key}' stands twice", where=f"line {key_node.start_mark.line + 1}")
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -252,67 +242,44 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: with every fault that was found, each with its dotted place.
     """
-    if not path.is_file():
-        raise RecipeError("no such recipe", where=str(path), remedy="`sightline ls` lists recipes")
-    if path.stat().st_size > MAX_BYTES:
-        raise RecipeError("a recipe file is small", where=str(path), found=f"{path.stat().st_size} bytes")
-    try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError("this is not YAML", where=str(path), found=" ".join(str(error).split())) from None
-    except RecursionError:
-        raise RecipeError("the YAML is nested too deeply", where=str(path)) from None
-    if not isinstance(tree, dict) or not isinstance(tree.get("stages"), dict):
-        raise RecipeError("a recipe has `name` and `stages`", where=str(path), found=type(tree).__name__)
+    document = tree.read(path)
     for text in overrides:
-        _override(tree, text)
-    return check(tree, str(path))
+        tree.override(document, text)
+    return check(document, str(path))
 
 
-def check(tree: dict[str, Any], where: str) -> Recipe:
+def check(document: dict[str, Any], where: str) -> Recipe:
     """Check a recipe given as plain mappings. See `load`."""
     try:
-        recipe = Recipe.model_validate(tree)
+        recipe = Recipe.model_validate(document)
+        stages, lines = dict(recipe.stages), []
     except ValidationError as error:
-        raise RecipeError(_explain(error), where=where) from None
-    faults = _graph_faults(recipe) + _plugin_faults(recipe)
+        stages, lines = _sound(document), _explain(error)
+    named = document["stages"] if isinstance(document.get("stages"), dict) else {}
+    kinds = {str(n): s.get("stage") if isinstance(s, dict) else None for n, s in named.items()}
+    faults = [*lines, *_graph_faults(stages, kinds), *_plugin_faults(stages)]
     if faults:
-        raise RecipeError("\n".join([f"{len(faults)} fault(s) in the recipe", *faults]), where=where)
+        head = f"{len(faults)} fault(s) in the recipe"
+        raise RecipeError("\n  ".join([head, *faults]), where=where)
     return recipe
 
 
-def _override(tree: dict[str, Any], text: str) -> None:
-    """Set one `a.b=c`; the first word is a stage's name, or `name`, `seed`."""
-    place, equals, value = text.partition("=")
-    keys = place.split(".")
-    if not equals or not all(keys):
-        raise RecipeError("an override reads stage.key=value", found=text)
-    if keys[0] not in ("name", "seed"):
-        if keys[0] not in tree["stages"]:
-            known = [*tree["stages"], "seed", "name"]
-            raise RecipeError(
-                f"the override names no stage{plugins.nearest(keys[0], known)}",
-                found=text,
-                expected=f"one of {', '.join(known)} first",
-            )
-        keys = ["stages", *keys]
-    node = tree
-    for key in keys[:-1]:
-        below = node.get(key)
-        if not isinstance(below, dict):
-            below = node[key] = {}
-        node = below
-    try:
-        node[keys[-1]] = yaml.load(value, Loader=_Loader)
-    except yaml.YAMLError:
-        raise RecipeError("the value of an override is not YAML", found=text) from None
+def _sound(document: dict[str, Any]) -> dict[str, Any]:
+    """The stages that are right by themselves; what they name can still be checked."""
+    found: dict[str, Any] = {}
+    for name, section in (document.get("stages") or {}).items():
+        try:
+            found[str(name)] = TypeAdapter(AnyStage).validate_python(section)
+        except ValidationError:
+            continue
+    return found
 
 
-def _explain(error: ValidationError) -> str:
-    """All faults of a validation as lines `place: what, found ...`."""
+def _explain(error: ValidationError) -> list[str]:
+    """All faults of a validation as lines `place: what, found ...`; places read as in an override."""
     faults = {_place(item["loc"]): item for item in error.errors()}
     inner = {loc for loc in faults if not any(o != loc and o[: len(loc)] == loc for o in faults)}
-    lines = [f"{len(inner)} fault(s) in the recipe"]
+    lines = []
     for loc in sorted(inner, key=list(faults).index):
         item = faults[loc]
         text = item["msg"].removeprefix("Value error, ")
@@ -323,8 +290,9 @@ def _explain(error: ValidationError) -> str:
             text = f"unknown stage; known: {', '.join(_STAGES)}"
         elif item["type"] not in ("missing", "value_error"):
             text += f", found {item['input']!r}"
-        lines.append(f"  {'.'.join(loc)}: {text}")
-    return "\n".join(lines)
+        words = loc[1:] if loc[0] == "stages" and len(loc) > 1 else loc
+        lines.append(f"{'.'.join(words)}: {text}")
+    return lines
 
 
 def _place(loc: tuple[str | int, ...]) -> tuple[str, ...]:
@@ -351,67 +319,80 @@ def _known_keys(section: type[BaseModel] | None) -> list[str]:
     return keys
 
 
-def _graph_faults(recipe: Recipe) -> list[str]:
+def _graph_faults(stages: Mapping[str, Any], kinds: Mapping[str, Any]) -> list[str]:
     """Names that name no stage, stages of the wrong kind, and a stage that reads a later one."""
-    faults = []
-    kinds = {name: stage.stage for name, stage in recipe.stages.items()}
-    order = list(recipe.stages)
-    for name, stage in recipe.stages.items():
+    faults = [f"{name}: {why}" for name in kinds if (why := _name_fault(name))]
+    for name, stage in stages.items():
         wanted: list[tuple[str, str, tuple[str, ...]]] = []
         if isinstance(stage, Sft | Prefer | Align | Evaluate):
-            wanted.append(("data", stage.data, ("prefer", "prepare") if stage.stage == "align" else ("prepare",)))
+            makers = ("prefer", "prepare") if stage.stage == "align" else ("prepare",)
+            wanted.append(("data", stage.data, makers))
         if isinstance(getattr(stage, "model", None), str):
-            wanted.append(("model", stage.model, ("sft", "align")))  # type: ignore[union-attr,arg-type]
+            wanted.append(("model", stage.model, ("sft", "align")))
         if isinstance(stage, Evaluate):
             wanted += [("models", m, ("sft", "align")) for m in stage.models if m != "base"]
         for key, value, allowed in wanted:
-            faults += _reference_fault(f"  {name}.{key}", value, allowed, kinds, order.index(name), order)
+            faults += _reference_fault(f"{name}.{key}", value, allowed, kinds, name)
     return faults
 
 
+def _name_fault(name: str) -> str:
+    """What is wrong with a stage's name, which is also its folder's."""
+    if name in RESERVED:
+        return f"a stage cannot be called '{name}'; that word has a meaning of its own"
+    if not re.match(NAME, name):
+        return "a stage's name is a folder's: letters, digits, '_', '-' and '.', no '.' or '-' first"
+    return ""
+
+
 def _reference_fault(
-    place: str, value: str, allowed: tuple[str, ...], kinds: dict[str, Any], at: int, order: list[str]
+    place: str, value: str, allowed: tuple[str, ...], kinds: Mapping[str, Any], reader: str
 ) -> list[str]:
     """What is wrong with one stage's mention of another, if anything."""
     if value not in kinds:
-        is_model = "sft" in allowed
-        if is_model and ("/" in value or Path(value).exists()):
+        if "sft" in allowed and ("/" in value or Path(value).exists()):
             return []
-        return [f"{place}: '{value}' names no stage{plugins.nearest(value, list(kinds))}; known: {', '.join(kinds)}"]
-    if kinds[value] not in allowed:
+        near = plugins.nearest(value, list(kinds))
+        return [f"{place}: '{value}' names no stage{near}; known: {', '.join(kinds)}"]
+    if kinds[value] in _STAGES and kinds[value] not in allowed:
         return [f"{place}: '{value}' is a {kinds[value]} stage, expected {' or '.join(allowed)}"]
-    if order.index(value) >= at:
+    order = list(kinds)
+    if order.index(value) >= order.index(reader):
         return [f"{place}: '{value}' stands later in the recipe; move it up"]
     return []
 
 
-def _plugin_faults(recipe: Recipe) -> list[str]:
+def _plugin_faults(stages: Mapping[str, Any]) -> list[str]:
     """Unknown plug-ins, and options that their functions do not take."""
     faults: list[str] = []
-
-    def attempt(place: str, kind: plugins.Kind, name: str, options: dict[str, Any] | None = None) -> None:
-        try:
-            if options is None:
-                plugins.source(kind, name)
-            else:
-                plugins.bind(kind, name, options, where=f"{place}.")
-        except RecipeError as error:
-            details = "; ".join(t for t in (error.where, error.expected and f"known: {error.expected}") if t)
-            faults.append(f"  {place}: {error.what}" + (f" ({details})" if details else ""))
-
-    for name, stage in recipe.stages.items():
-        if isinstance(stage, Prepare):
-            attempt(name, "readers", stage.reader, stage.options)
-        if isinstance(stage, Prefer):
-            attempt(f"{name}.degrade", "degrade", stage.degrade.kind)
-        if isinstance(stage, Align):
-            attempt(f"{name}.loss", "losses", stage.loss.name, stage.loss.options)
-        if isinstance(stage, Sft) and isinstance(stage.model, Model):
-            attempt(f"{name}.model.family", "families", stage.model.family)
-        if isinstance(stage, Evaluate):
-            for metric in stage.metrics:
-                attempt(f"{name}.metrics", "metrics", metric)
-            for image in stage.images:
-                if image not in ("clean", "noise"):
-                    attempt(f"{name}.images", "degrade", image)
+    for name, stage in stages.items():
+        for key, kind, plugin, options in _mentions(stage):
+            place = f"{name}.{key}" if key else name
+            try:
+                if options is None:
+                    plugins.source(kind, plugin)
+                else:
+                    plugins.bind(kind, plugin, options, where=f"{place}.")
+            except RecipeError as error:
+                known = error.expected and f"known: {error.expected}"
+                details = "; ".join(t for t in (error.where, known) if t)
+                faults.append(f"{place}: {error.what}" + (f" ({details})" if details else ""))
     return faults
+
+
+def _mentions(stage: Any) -> Iterator[tuple[str, plugins.Kind, str, dict[str, Any] | None]]:
+    """The plug-ins that a stage names: (key, kind, name, options or None)."""
+    if isinstance(stage, Prepare):
+        yield "", "readers", stage.reader, stage.options
+    if isinstance(stage, Prefer):
+        yield "degrade", "degrade", stage.degrade.kind, None
+    if isinstance(stage, Align):
+        yield "loss", "losses", stage.loss.name, stage.loss.options
+    if isinstance(stage, Sft) and isinstance(stage.model, Model):
+        yield "model.family", "families", stage.model.family, None
+    if isinstance(stage, Evaluate):
+        for metric in stage.metrics:
+            yield "metrics", "metrics", metric, None
+        for image in stage.images:
+            if image not in ("clean", "noise"):
+                yield "images", "degrade", image, None

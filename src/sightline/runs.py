@@ -1,8 +1,9 @@
 """Stage folders that a crash cannot spoil: lock, staging, SHA-256 manifest last, atomic rename, hash chain.
 
-A stage works in `runs/RECIPE/.STAGE.work` and is renamed to `runs/RECIPE/STAGE` when its manifest stands. The
-stage's key is a hash of its section, its parents' contents and its code's version; while the key of a finished
-folder matches, the stage is skipped. Machine and time are recorded beside the content hash, never in it.
+A stage works in `runs/RECIPE/.STAGE.work` and is renamed to `runs/RECIPE/STAGE` when its manifest stands.
+The stage's key is a hash of its section, its parents' contents and its code's version; while the key of a
+finished folder matches, the stage is skipped. Machine and time are recorded beside the content hash, never in
+it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -28,6 +29,7 @@ from .errors import RunError
 
 MANIFEST = "manifest.json"
 VOLATILE = ("events.jsonl", "tensorboard", "report.html", "log.txt", "key.json")
+SCRATCH = "checkpoints"  # in a work folder until its result stands; no part of the result
 VERSIONED = ("torch", "transformers", "peft", "accelerate", "numpy", "pillow", "pyarrow")
 
 
@@ -77,9 +79,9 @@ def read_json(path: Path) -> Any:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """All regular files below a folder, sorted by relative path; the manifest itself is left out."""
-    found = (p for p in folder.rglob("*") if p.is_file() and p.relative_to(folder).as_posix() != MANIFEST)
-    return sorted(found, key=lambda p: p.relative_to(folder).as_posix())
+    """All regular files below a folder, sorted by relative path, without its manifest and its scratch."""
+    found = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
+    return [p for name, p in sorted(found.items()) if name != MANIFEST and not name.startswith(f"{SCRATCH}/")]
 
 
 def seal(folder: Path, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -88,17 +90,21 @@ def seal(folder: Path, facts: Mapping[str, Any] | None = None) -> dict[str, Any]
     Returns:
         The manifest: `files` (path, bytes, sha256), `content` (one hash of the results) and `facts`.
     """
-    entries = []
+    entries: list[dict[str, Any]] = []
     for path in files_below(folder):
         with path.open("rb") as stream:
             os.fsync(stream.fileno())
         relative = path.relative_to(folder).as_posix()
         entries.append({"path": relative, "bytes": path.stat().st_size, "sha256": hash_file(path)})
-    stable = [f"{e['path']}:{e['sha256']}" for e in entries if e["path"].split("/")[0] not in VOLATILE]
-    manifest = {**(facts or {}), "content": digest(*stable), "files": entries}
+    manifest = {**(facts or {}), "content": _content(entries), "files": entries}
     write_json(folder / MANIFEST, manifest)
     sync_folder(folder)
     return manifest
+
+
+def _content(entries: Sequence[Mapping[str, Any]]) -> str:
+    """One hash of the results among a manifest's entries."""
+    return digest(*(f"{e['path']}:{e['sha256']}" for e in entries if e["path"].split("/")[0] not in VOLATILE))
 
 
 def sync_folder(folder: Path) -> None:
@@ -117,8 +123,10 @@ def faults(folder: Path) -> list[str]:
         manifest = read_json(folder / MANIFEST)
     except RunError as error:
         return [error.what]
+    if not _is_manifest(manifest):
+        return [f"{MANIFEST}: not a manifest"]
     wrong = []
-    for entry in manifest.get("files", []):
+    for entry in manifest["files"]:
         path = folder / entry["path"]
         if not path.is_file():
             wrong.append(f"{entry['path']}: missing")
@@ -129,6 +137,16 @@ def faults(folder: Path) -> list[str]:
     return wrong
 
 
+def _is_manifest(value: Any) -> bool:
+    """Whether a manifest has its form, and its entries are those that its content hash was made of."""
+    entries = value.get("files") if isinstance(value, dict) else None
+    if not isinstance(entries, list):
+        return False
+    kinds = {"path": str, "bytes": int, "sha256": str}
+    whole = all(isinstance(e, dict) and all(isinstance(e.get(k), t) for k, t in kinds.items()) for e in entries)
+    return whole and value.get("content") == _content(entries)
+
+
 def content(folder: Path) -> str:
     """The content hash of a finished stage.
 
@@ -136,7 +154,7 @@ def content(folder: Path) -> str:
         RunError: the folder is not a finished stage.
     """
     manifest = read_json(folder / MANIFEST)
-    if "content" not in manifest:
+    if not isinstance(manifest, dict) or "content" not in manifest:
         raise RunError("the manifest holds no content hash", where=str(folder / MANIFEST))
     return str(manifest["content"])
 
@@ -172,16 +190,31 @@ class Run:
 
 
 def key_of(section: Mapping[str, Any], seed: int, version: int, parents: Mapping[str, str]) -> str:
-    """What decides whether a stage is up to date: its section, the seed, its code and its parents' contents."""
+    """What decides whether a stage is up to date: its section, seed, code and its parents' contents."""
     code = f"{__version__.rpartition('.')[0]}/{version}"
     return digest(canonical(section), str(seed), code, canonical(dict(parents)))
 
 
 def is_done(folder: Path, key: str) -> bool:
     """Whether a finished stage has this key and every file as its manifest says."""
-    if not (folder / MANIFEST).is_file():
+    try:
+        manifest = read_json(folder / MANIFEST)
+    except RunError:
         return False
-    return read_json(folder / MANIFEST).get("key") == key and not faults(folder)
+    return isinstance(manifest, dict) and manifest.get("key") == key and not faults(folder)
+
+
+_held: set[int] = set()
+
+
+def _leave_locks() -> None:
+    """Close a forked child's copies of its parent's locks: a data worker may outlive a killed run."""
+    for handle in _held:
+        os.close(handle)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_leave_locks)
 
 
 @contextmanager
@@ -193,30 +226,37 @@ def lock(folder: Path) -> Iterator[None]:
     """
     place = folder.parent / f".{folder.name}.lock"
     place.parent.mkdir(parents=True, exist_ok=True)
-    with place.open("a+", encoding="utf-8") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            stream.seek(0)
-            raise RunError(
-                "another run is using this stage folder",
-                where=str(folder),
-                found=stream.read().strip() or "an unnamed process",
-                expected="one run at a time",
-                remedy="wait for it, or choose another folder with --runs",
-            ) from None
-        stream.truncate(0)
-        stream.write(f"pid {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
-        stream.flush()
-        try:
-            yield
-        finally:
-            stream.truncate(0)
+    handle = os.open(place, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.read(handle, 1000).decode(errors="replace").strip()
+        os.close(handle)
+        raise RunError(
+            "another run is using this stage folder",
+            where=str(folder),
+            found=holder or "an unnamed process",
+            expected="one run at a time",
+            remedy="wait for it, or choose another folder with --runs",
+        ) from None
+    os.ftruncate(handle, 0)
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    os.write(handle, f"pid {os.getpid()} on {socket.gethostname()} since {since}\n".encode())
+    _held.add(handle)
+    try:
+        yield
+    finally:
+        if handle in _held:  # not in a forked child, which closed its copy
+            _held.remove(handle)
+            os.ftruncate(handle, 0)
+            os.close(handle)
 
 
 @contextmanager
-def start(folder: Path, *, section: Mapping[str, Any], seed: int, version: int, parents: Mapping[str, Path]) -> Iterator[Run]:
-    """Lock, stage and commit one stage: what the block writes into `run.work` becomes `folder`, or nothing does.
+def start(
+    folder: Path, *, section: Mapping[str, Any], seed: int, version: int, parents: Mapping[str, Path]
+) -> Iterator[Run]:
+    """Lock, stage and commit: what the block writes into `run.work` becomes `folder`, or nothing does.
 
     An exception leaves the work folder where it is; the next start with the same key resumes in it, one with
     another key throws it away.
@@ -238,9 +278,13 @@ def start(folder: Path, *, section: Mapping[str, Any], seed: int, version: int, 
             shutil.rmtree(work)
         work.mkdir(parents=True, exist_ok=True)
         write_json(marker, {"key": key})
-        facts = {"stage": section.get("stage"), "name": folder.name, "key": key, "section": section, "seed": seed,
-                 "parents": chain, "machine": machine(), "versions": versions()}  # fmt: skip
-        run = Run(name=folder.name, folder=folder, work=work, key=key, parents=parents, facts=facts, resumed=same)
+        facts = {
+            "stage": section.get("stage"), "name": folder.name, "key": key, "section": section,
+            "seed": seed, "parents": chain, "machine": machine(), "versions": versions(),
+        }  # fmt: skip
+        run = Run(
+            name=folder.name, folder=folder, work=work, key=key, parents=parents, facts=facts, resumed=same
+        )
         run.event("resumed" if same else "started")
         yield run
         _commit(run)
@@ -260,6 +304,7 @@ def _commit(run: Run) -> None:
     run.work.rename(run.folder)
     sync_parent(run.folder)
     shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(run.folder / SCRATCH, ignore_errors=True)
 
 
 def sync_parent(path: Path) -> None:
@@ -272,7 +317,7 @@ def sync_parent(path: Path) -> None:
 
 
 def recover(folder: Path) -> None:
-    """Finish a commit that was cut between its two renames: put the sealed work, or else the old result, back."""
+    """Finish a commit that was cut between its two renames: put the sealed work, or the old result, back."""
     work, old = (folder.parent / f".{folder.name}.{end}" for end in ("work", "old"))
     if (work / MANIFEST).is_file() and not faults(work):
         if folder.exists():
@@ -282,6 +327,8 @@ def recover(folder: Path) -> None:
     elif old.exists() and not folder.exists():
         old.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
+    if (folder / MANIFEST).is_file():
+        shutil.rmtree(folder / SCRATCH, ignore_errors=True)
 
 
 def newest_valid(folder: Path, prefix: str = "checkpoint-") -> tuple[Path | None, list[str]]:
@@ -296,7 +343,9 @@ def newest_valid(folder: Path, prefix: str = "checkpoint-") -> tuple[Path | None
             return path, notes
         aside = path.with_name(f"damaged-{path.name}-{len(list(folder.glob('damaged-*')))}")
         path.rename(aside)
-        notes.append(f"{path.name} is damaged ({wrong[0]}); kept as {aside.name}, falling back to the one before")
+        notes.append(
+            f"{path.name} is damaged ({wrong[0]}); kept as {aside.name}, falling back to the one before"
+        )
     return None, notes
 
 

@@ -163,7 +163,7 @@ class Chat:
                 expected=f"0 to {len(messages) - 1}",
                 remedy="use a template that keeps all turns, or other roles",
             )
-        return [p for p in pieces if p != ""]
+        return pieces
 
     def _ids(self, text: str, *, special: bool) -> list[int]:
         if not text:

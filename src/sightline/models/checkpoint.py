@@ -77,7 +77,7 @@ def read_weights(folder: Path, bundle: Bundle, model: nn.Module) -> None:
         return
     stored = load_file(folder / "full.safetensors")
     own = dict(bundle.model.named_parameters())
-    _same_keys(set(stored), {n for n in stored if n in own} | {n for n, p in own.items() if p.requires_grad}, folder)
+    _same_keys(set(stored), {n for n, p in own.items() if p.requires_grad}, folder)
     with torch.no_grad():
         for name, value in stored.items():
             own[name].copy_(value)
@@ -150,13 +150,16 @@ def merge(bundle: Bundle, model: nn.Module) -> None:
 
 def _add(place: Path, info: dict[str, Any], bundle: Bundle) -> None:
     """Put one saved model's weights on top of the bundle's and merge."""
-    del info
     if (place / "adapter_config.json").is_file():
         config = LoraConfig.from_pretrained(place)
         config.inference_mode = False
         model: nn.Module = get_peft_model(bundle.model, config)  # type: ignore[arg-type]
     else:
         model = bundle.model
+        model.requires_grad_(False)
+        for part in (p for p, plan in info["trained"].items() if isinstance(plan, dict) and plan["full"]):
+            for name in bundle.family.parts[part]:
+                bundle.family.module(model, name).requires_grad_(True)
     read_weights(place, bundle, model)
     merge(bundle, model)
 

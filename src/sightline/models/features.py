@@ -100,7 +100,7 @@ class Features:
         keys = runs.read_json(index)["keys"]
         try:
             table = np.load(index.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError):
+        except (OSError, ValueError, EOFError):
             raise RunError(
                 "stored features are damaged", where=str(index.with_suffix(".npy")),
                 remedy="delete that file and its .json; they are computed again",

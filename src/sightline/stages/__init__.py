@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import runs
-from ..errors import RecipeError
+from ..errors import RecipeError, RunError
 from ..recipe import Recipe
 
 Say = Callable[[str], None]
@@ -40,17 +40,35 @@ def execute(recipe: Recipe, root: Path, *, only: Sequence[str] = (), say: Say = 
         outside = [m for m in outside_models(section) if m not in recipe.stages]
         parents.update({m: Path(m) for m in outside})
         plain = section.model_dump(mode="json")
-        runs.recover(folder)
-        chain = {n: runs.content(p) for n, p in parents.items()}
+        with runs.lock(folder):
+            runs.recover(folder)
+        chain = {n: finished(n, p) for n, p in parents.items()}
         if runs.is_done(folder, runs.key_of(plain, recipe.seed, module.VERSION, chain)):
             say(f"{name}: up to date")
             continue
         say(f"{name}: {section.stage}")
-        with runs.start(folder, section=plain, seed=recipe.seed, version=module.VERSION, parents=parents) as run:
+        with runs.start(
+            folder, section=plain, seed=recipe.seed, version=module.VERSION, parents=parents
+        ) as run:
             if run.resumed:
                 say(f"{name}: resuming an interrupted run")
             module.run(run, section, recipe.seed)
     return folders
+
+
+def finished(name: str, folder: Path) -> str:
+    """The content hash of a result that a stage reads.
+
+    Raises:
+        RunError: it has not been made.
+    """
+    if not (folder / runs.MANIFEST).is_file():
+        raise RunError(
+            f"'{name}' has no finished result to read",
+            where=str(folder),
+            remedy="run that stage too, or give the folder of a finished stage",
+        )
+    return runs.content(folder)
 
 
 def outside_models(section: Any) -> list[str]:

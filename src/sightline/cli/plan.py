@@ -1,0 +1,196 @@
+"""What a run would do and need, found out without torch and without changing anything."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from .. import runs
+from ..errors import RunError
+from ..recipe import Align, Model, Plan, Prepare, Recipe, Sft
+
+STAGES = Path(__file__).parent.parent / "stages"
+State = Literal["up to date", "would run", "would resume"]
+
+# Weights of the kit's parts in float32, by their parameter counts (SmolLM2-135M with tied embeddings,
+# EfficientNet-Lite0 without its classifier).
+KIT = {"kit/smollm2-135m": 134_515_008, "kit/efficientnet-lite0": 3_370_000}
+LIBRARIES = 0.6e9  # resident memory of torch and transformers before any model, measured
+PICTURE = 22_000  # bytes of one generated 224 x 224 picture, measured
+STUDIES = 1.3  # studies of one generated patient, on average
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a plan: its kind, the stages that it reads, whether it would run and why."""
+
+    name: str
+    kind: str
+    reads: tuple[str, ...]
+    state: State
+    why: str
+
+    def text(self) -> str:
+        """The step as one line."""
+        source = f" <- {', '.join(self.reads)}" if self.reads else ""
+        return f"  {self.name + source:<40}{self.kind:<10}{self.state}{f' ({self.why})' if self.why else ''}"
+
+
+def plan(recipe: Recipe, root: Path) -> list[Step]:
+    """Every stage with its state, in the recipe's order.
+
+    Args:
+        recipe: the checked recipe.
+        root: the folder of all runs.
+    """
+    steps: list[Step] = []
+    fresh: dict[str, str] = {}
+    for name, section in recipe.stages.items():
+        folder, reads = root / recipe.name / name, tuple(recipe.reads(name))
+        outside = _outside(section, recipe)
+        state, why = _state(folder, section.model_dump(mode="json"), recipe.seed, [*reads, *outside], fresh)
+        if state == "up to date":
+            fresh[name] = runs.content(folder)
+        steps.append(Step(name, section.stage, (*reads, *outside), state, why))
+    return steps
+
+
+def _state(
+    folder: Path, section: dict[str, Any], seed: int, reads: Sequence[str], fresh: dict[str, str]
+) -> tuple[State, str]:
+    """Whether a stage is up to date, and if not, why."""
+    chain = {}
+    for name in reads:
+        if name in fresh:
+            chain[name] = fresh[name]
+        elif (Path(name) / runs.MANIFEST).is_file():
+            chain[name] = runs.content(Path(name))
+        else:
+            return "would run", f"'{name}' comes first"
+    key = runs.key_of(section, seed, version_of(str(section["stage"])), chain)
+    if runs.is_done(folder, key):
+        return "up to date", ""
+    marker = folder.parent / f".{folder.name}.work" / "key.json"
+    if marker.is_file() and runs.read_json(marker).get("key") == key:
+        return "would resume", ""
+    if not folder.exists():
+        return "would run", "new"
+    damaged = _same_key(folder, key)
+    return "would run", "a file is damaged" if damaged else "the recipe, its data or the code changed"
+
+
+def _same_key(folder: Path, key: str) -> bool:
+    try:
+        return bool(runs.read_json(folder / runs.MANIFEST).get("key") == key)
+    except RunError:
+        return True
+
+
+def _outside(section: Any, recipe: Recipe) -> list[str]:
+    """Saved models that a stage names by folder."""
+    named = [getattr(section, "model", None), *getattr(section, "models", ())]
+    return [m for m in named if isinstance(m, str) and m != "base" and m not in recipe.stages]
+
+
+def version_of(stage: str) -> int:
+    """The version of a stage's code, read from its source: importing it would import torch."""
+    tree = ast.parse((STAGES / f"{stage}.py").read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and [ast.unparse(t) for t in node.targets] == ["VERSION"]:
+            return int(ast.literal_eval(node.value))
+    raise AssertionError(f"stages/{stage}.py states no VERSION")
+
+
+def needs(recipe: Recipe, root: Path) -> list[str]:
+    """Rough memory and disk that a run needs, and what this machine has.
+
+    Weights are counted in float32; a trained weight costs four times as much (its gradient and the
+    optimizer's two moments). Activations are left out, so batches of long rows need more.
+    """
+    counts = {n: c for n, s in recipe.stages.items() if (c := _parameters(s, recipe)) is not None}
+    lines = []
+    if counts:
+        most = max(counts, key=lambda n: counts[n][0] * 4 + counts[n][1] * 12)
+        total, trained = counts[most]
+        memory = LIBRARIES + 4 * total + 12 * trained
+        lines.append(
+            f"memory: about {memory / 1e9:.1f} GB before activations"
+            f" ({most}: {total / 1e6:.0f} M weights, at most {trained / 1e6:.0f} M trained){_free_memory()}"
+        )
+    disk = sum(_disk(s) for s in recipe.stages.values()) + sum(4 * t for _, t in counts.values())
+    free = shutil.disk_usage(next(p for p in (root, *root.resolve().parents) if p.exists())).free
+    lines.append(
+        f"disk:   about {disk / 1e9:.2f} GB for pictures and trained weights; {free / 1e9:.1f} GB free"
+    )
+    return lines
+
+
+def _parameters(section: Any, recipe: Recipe) -> tuple[int, int] | None:
+    """All weights, and those that train at most, of a training stage; None where loading alone could tell."""
+    if not isinstance(section, Sft | Align):
+        return None
+    model = _base(section, recipe)
+    if model is None:
+        return None
+    parts = {"vision": _weights(model.vision), "language": _weights(model.language)}
+    trained = 0
+    for part, asked in section.trainable.items():
+        if isinstance(asked, Plan):
+            share = 1.0 if asked.full else 0.01 * max(1, asked.lora.r / 16 if asked.lora else 1)
+            trained += int(parts.get(part, 3_000_000) * share)
+    return sum(parts.values()) + 3_000_000, trained
+
+
+def _base(section: Any, recipe: Recipe) -> Model | None:
+    """The `model` section at the root of a stage's line."""
+    while isinstance(section, Sft | Align):
+        if isinstance(section.model, Model):
+            return section.model
+        if section.model not in recipe.stages:
+            return None
+        section = recipe.stages[section.model]
+    return None
+
+
+def _weights(source: str | dict[str, Any]) -> int:
+    """Parameters of a part: known for the kit, from the file sizes of a local folder, 0 for a config."""
+    if isinstance(source, dict):
+        return 0
+    if source in KIT:
+        return KIT[source]
+    return sum(_elements(p) for p in Path(source).glob("*.safetensors"))
+
+
+def _elements(path: Path) -> int:
+    """Numbers in a safetensors file, from its header alone (8 bytes of length, then JSON)."""
+    with path.open("rb") as stream:
+        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    total = 0
+    for name, entry in header.items():
+        if name != "__metadata__":
+            count = 1
+            for edge in entry["shape"]:
+                count *= edge
+            total += count
+    return total
+
+
+def _disk(section: Any) -> float:
+    """Bytes that a stage's pictures take, where it generates them."""
+    if isinstance(section, Prepare) and section.reader == "phantom":
+        return float(section.options.get("patients", 900)) * STUDIES * PICTURE
+    return 0.0
+
+
+def _free_memory() -> str:
+    """What is free now, on systems that say so in /proc."""
+    place = Path("/proc/meminfo")
+    if not place.is_file():
+        return ""
+    known = dict(line.split()[:2] for line in place.read_text(encoding="utf-8").splitlines())
+    return f"; {int(known.get('MemAvailable:', 0)) * 1024 / 1e9:.1f} GB free"

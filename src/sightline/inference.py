@@ -1,0 +1,310 @@
+"""Samples to predictions: batched, turn by turn with the model's own earlier answers, resumable.
+
+A conversation is read in pieces. Before each answer the model sees everything so far, its own answers included.
+A yes/no question is answered by comparing log p(yes) and log p(no) at that place; any other by greedy decoding.
+Equal inputs (a black image under the same questions, say) are computed once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+from transformers import DynamicCache
+
+from .data.chat import Chat, Encoded
+from .metrics.answers import closed
+from .models.family import Bundle
+from .recipe import Generate
+from .types import Prediction, Sample, View, to_plain
+
+WORDS = {"yes": ("Yes", "yes", "YES"), "no": ("No", "no", "NO")}
+REPORT = "report"
+Look = Callable[[View], Tensor]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One sample ready to be asked: its ids, its images as the model will see them, and which turns are yes/no."""
+
+    sample: Sample
+    encoded: Encoded
+    views: tuple[View, ...]
+    closed: tuple[bool, ...]
+
+
+@dataclass
+class Answer:
+    """One answer: its text, and the log-probabilities of yes and no where the question was closed."""
+
+    text: str
+    choices: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class _Row:
+    """Where one conversation of a batch stands."""
+
+    item: Item
+    unread: list[int]
+    views: list[View]
+    answers: list[Answer] = field(default_factory=list)
+
+
+def items(samples: Iterable[Sample], chat: Chat, see: Callable[[Sample, int], View]) -> list[Item]:
+    """Encode samples for asking.
+
+    Args:
+        samples: conversations with their right answers.
+        chat: how the model writes them.
+        see: (sample, image index) -> the view that is shown in its place.
+    """
+    out = []
+    for sample in samples:
+        encoded = chat.encode(sample.messages)
+        views = tuple(see(sample, i) for i in encoded.images)
+        flags = tuple(t != REPORT and closed(q, a) is not None for q, a, t in exchanges(sample))
+        out.append(Item(sample, encoded, views, flags))
+    return out
+
+
+def exchanges(sample: Sample) -> list[tuple[str, str, str]]:
+    """(question, right answer, topic) of every assistant turn."""
+    out, question = [], ""
+    for message in sample.messages:
+        if message.role == "user":
+            question = message.text
+        elif message.role == "assistant":
+            out.append((question, message.text, message.topic))
+    return out
+
+
+def ask(bundle: Bundle, todo: Sequence[Item], look: Look, settings: Generate, done: Callable[[Item, list[Answer]], None]) -> None:
+    """Answer every turn of every item, longest first, equal inputs once.
+
+    Args:
+        bundle: the model; its connector and language model should already be in the precision of `settings`.
+        todo: what to ask.
+        look: a view to features of the frozen tower, [tokens, width].
+        settings: batch size and longest answer.
+        done: called with each item and its answers as soon as they are known.
+    """
+    same: dict[str, list[Item]] = {}
+    for item in todo:
+        same.setdefault(_fingerprint(item, look), []).append(item)
+    firsts = sorted((group[0] for group in same.values()), key=lambda i: (i.closed, -len(i.encoded.ids), i.sample.id))
+    groups = {id(group[0]): group for group in same.values()}
+    with tqdm(total=len(todo), desc="  answering", unit="study") as bar:
+        for batch in _batches(firsts, settings.batch):
+            for item, answers in zip(batch, _converse(bundle, batch, look, settings), strict=True):
+                for twin in groups[id(item)]:
+                    done(twin, answers)
+                    bar.update()
+
+
+def in_precision(bundle: Bundle, settings: Generate) -> None:
+    """Put connector and language model into the precision of `settings`; the tower stays as it is."""
+    dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
+    for part, names in bundle.family.parts.items():
+        for name in names:
+            if part != "vision":
+                bundle.family.module(bundle.model, name).to(dtype)
+
+
+def _fingerprint(item: Item, look: Look) -> str:
+    """All that decides an item's answers: its ids outside the right answers, and its images' values."""
+    mixed = hashlib.sha256(repr((_chunks(item.encoded), item.closed)).encode())
+    for view in item.views:
+        mixed.update(look(view).contiguous().numpy().tobytes())
+    return mixed.hexdigest()
+
+
+def _batches(ordered: Sequence[Item], size: int) -> Iterable[list[Item]]:
+    """Consecutive items that ask alike (same pattern of closed and open turns)."""
+    batch: list[Item] = []
+    for item in ordered:
+        if batch and (len(batch) == size or item.closed != batch[0].closed):
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch
+
+
+def _chunks(encoded: Encoded) -> list[tuple[int, ...]]:
+    """The ids between answers: from the end of one answer to the start of the next."""
+    ends = [0, *(t.stop for t in encoded.turns)]
+    return [encoded.ids[end : turn.start] for end, turn in zip(ends, encoded.turns, strict=False)]
+
+
+@torch.no_grad()
+def _converse(bundle: Bundle, batch: Sequence[Item], look: Look, settings: Generate) -> list[list[Answer]]:
+    """Answer all turns of a batch of items that ask alike."""
+    reader = Reader(bundle, len(batch))
+    rows = [_Row(item, [], list(item.views)) for item in batch]
+    chunks = [_chunks(item.encoded) for item in batch]
+    for turn, is_closed in enumerate(batch[0].closed):
+        images = _connected(bundle, rows, [c[turn] for c in chunks], look)
+        logits = reader.read([row.unread + list(chunks[i][turn]) for i, row in enumerate(rows)], images)
+        for row in rows:
+            row.unread = []
+        if is_closed:
+            _choose(bundle, rows, logits)
+        else:
+            _decode(bundle, rows, reader, logits, settings.max_new_tokens)
+    return [row.answers for row in rows]
+
+
+def _connected(bundle: Bundle, rows: Sequence[_Row], pieces: Sequence[Sequence[int]], look: Look) -> Tensor | None:
+    """Connected tokens [N, tokens, hidden] of the images that stand in these pieces; None where there are none."""
+    shown: list[View] = []
+    for row, piece in zip(rows, pieces, strict=True):
+        count = piece.count(bundle.image_token) // bundle.tokens_per_image
+        shown += row.views[:count]
+        row.views = row.views[count:]
+    if not shown:
+        return None
+    connector = bundle.family.module(bundle.model, bundle.family.parts["connector"][0])
+    features = torch.stack([look(v) for v in shown]).to(next(connector.parameters()).dtype)
+    return bundle.family.connect(bundle.model, features)
+
+
+def _choose(bundle: Bundle, rows: Sequence[_Row], logits: Tensor) -> None:
+    """Take yes or no, whichever is likelier, and leave its token to be read next."""
+    logps = logits.float().log_softmax(-1)  # [B, vocabulary]
+    ids = {word: first_tokens(bundle.tokenizer, forms) for word, forms in WORDS.items()}
+    for i, row in enumerate(rows):
+        choices = {word: float(logps[i, own].logsumexp(-1)) for word, own in ids.items()}
+        word = max(choices, key=lambda w: choices[w])
+        token = ids[word][int(logps[i, ids[word]].argmax())]
+        row.unread = [token]
+        row.answers.append(Answer(bundle.tokenizer.decode([token]).strip(), choices))
+
+
+def first_tokens(tokenizer: Any, forms: Sequence[str]) -> list[int]:
+    """First tokens of a word's spellings, each once."""
+    found = [tokenizer(f, add_special_tokens=False)["input_ids"][0] for f in forms]
+    return list(dict.fromkeys(found))
+
+
+def _decode(bundle: Bundle, rows: Sequence[_Row], reader: Reader, logits: Tensor, limit: int) -> None:
+    """Greedy decoding until an end token or the limit."""
+    ends = end_tokens(bundle)
+    made: list[list[int]] = [[] for _ in rows]
+    open_rows = set(range(len(rows)))
+    for step in range(limit):
+        picked = logits.argmax(-1).tolist()
+        for i in sorted(open_rows):
+            if picked[i] in ends:
+                open_rows.discard(i)
+            else:
+                made[i].append(picked[i])
+        if not open_rows or step == limit - 1:
+            break
+        logits = reader.read([[made[i][-1]] if i in open_rows else [] for i in range(len(rows))])
+    for i, row in enumerate(rows):
+        row.unread = made[i][-1:] if i in open_rows else []
+        row.answers.append(Answer(bundle.tokenizer.decode(made[i], skip_special_tokens=True).strip()))
+
+
+def end_tokens(bundle: Bundle) -> set[int]:
+    """Ids that end an answer: the tokenizer's and the generation config's."""
+    config = getattr(bundle.model, "generation_config", None)
+    named = [bundle.tokenizer.eos_token_id, *(_listed(config.eos_token_id) if config is not None else [])]
+    return {i for i in named if i is not None}
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+class Reader:
+    """Reads pieces of a batch of rows into one cache, whatever their lengths.
+
+    Pieces are padded on the right and the padding is masked, so a row's positions count its own tokens only.
+    """
+
+    def __init__(self, bundle: Bundle, rows: int) -> None:
+        self.bundle = bundle
+        self.cache = DynamicCache()
+        self.mask = torch.zeros(rows, 0, dtype=torch.long)
+        self.seen = torch.zeros(rows, dtype=torch.long)
+
+    def read(self, pieces: Sequence[Sequence[int]], images: Tensor | None = None) -> Tensor:
+        """Read one piece per row (an empty one is skipped) and predict what comes after.
+
+        Args:
+            pieces: token ids per row.
+            images: connected image tokens [N, tokens, hidden] for the image places in the pieces.
+
+        Returns:
+            Logits [rows, vocabulary] after each row's last token.
+        """
+        family, model = self.bundle.family, self.bundle.model
+        length = max(len(p) for p in pieces)
+        lengths = torch.tensor([len(p) for p in pieces])
+        ids = torch.zeros(len(pieces), length, dtype=torch.long)
+        for i, piece in enumerate(pieces):
+            ids[i, : len(piece)] = torch.tensor(piece, dtype=torch.long)
+        new = (torch.arange(length) < lengths[:, None]).long()  # [B, L]
+        self.mask = torch.cat([self.mask, new], dim=1)
+        positions = (self.seen[:, None] + torch.arange(length)).clamp_max(self.seen[:, None] + lengths[:, None])
+        embeds = model.get_input_embeddings()(ids) if images is None else family.splice(model, ids, images)
+        out = family.hidden(
+            model, embeds, attention_mask=self.mask, position_ids=positions, past_key_values=self.cache, use_cache=True
+        )
+        self.seen = self.seen + lengths
+        last = out.last_hidden_state[torch.arange(len(pieces)), (lengths - 1).clamp_min(0)]  # [B, hidden]
+        return family.head(model, last)
+
+
+def predictions(item: Item, answers: Sequence[Answer]) -> list[Prediction]:
+    """One prediction per answered turn of a sample, not yet named by model and image."""
+    return [
+        Prediction(
+            sample=item.sample.id, patient=item.sample.patient, turn=turn, question=question, answer=right,
+            text=answer.text, topic=topic, choices=answer.choices,
+        )
+        for turn, ((question, right, topic), answer) in enumerate(zip(exchanges(item.sample), answers, strict=True))
+    ]  # fmt: skip
+
+
+@dataclass
+class Ledger:
+    """Predictions on disk, one JSON line per sample, appended as they come; a torn last line is dropped.
+
+    Args:
+        path: the file.
+    """
+
+    path: Path
+    known: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.path.exists():
+            return
+        data = self.path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        if len(whole) != len(data):
+            self.path.write_bytes(whole)
+        for line in whole.split(b"\n")[:-1]:
+            entry = json.loads(line)
+            self.known[entry["sample"]] = entry["predictions"]
+
+    def add(self, sample: str, made: Sequence[Prediction]) -> None:
+        """Append one sample's predictions."""
+        plain = [to_plain(p) for p in made]
+        self.known[sample] = plain
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"sample": sample, "predictions": plain}, ensure_ascii=False) + "\n")
+
+    def all(self, order: Sequence[str]) -> list[Prediction]:
+        """The predictions of the samples asked for, in their order."""
+        return [Prediction(**p) for sample in order for p in self.known[sample]]
