@@ -27,17 +27,28 @@ CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<empty_output>")
 MERGED = ("Yes", "yes", "No", "no", "user", "assistant", "system", "there", "Is", "is")
 
 CLIP = {
-    "model_type": "clip_vision_model", "image_size": 28, "patch_size": 14, "hidden_size": 16, "intermediate_size": 32,
-    "num_hidden_layers": 2, "num_attention_heads": 2, "projection_dim": 16,
-}  # fmt: skip
+    "model_type": "clip_vision_model",
+    "image_size": 28,
+    "patch_size": 14,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "projection_dim": 16,
+}
 SIGLIP = {
-    "model_type": "siglip_vision_model", "image_size": 28, "patch_size": 14, "hidden_size": 16,
-    "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-}  # fmt: skip
+    "model_type": "siglip_vision_model",
+    "image_size": 28,
+    "patch_size": 14,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
 
 
 def bytes_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE of 4 control tokens, 256 bytes and the merges of a few words. Any text can be written."""
+    """Byte-level BPE: 4 control tokens, 256 bytes, the merges of a few words. It can write any text."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {word: i for i, word in enumerate([*CONTROL, *letters])}
     merges: list[tuple[str, str]] = []
@@ -54,7 +65,7 @@ def bytes_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
-    """One id per word: ids 0 to 3 are the control tokens, 4 is an unknown word, 5 a line break, then `words`."""
+    """One id per word: 0 to 3 are the control tokens, 4 an unknown word, 5 a line break, then `words`."""
     vocabulary = {word: i for i, word in enumerate([*CONTROL, "?unknown?", "\n", *words])}
     core = Tokenizer(vocabularies.WordLevel(vocabulary, unk_token="?unknown?"))
     split = pre_tokenizers.Split(Regex(r"\n|\w+|[^\w\s]+"), behavior="removed", invert=True)
@@ -65,7 +76,10 @@ def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
 def _wrap(core: Tokenizer) -> PreTrainedTokenizerFast:
     core.add_special_tokens([AddedToken(word, special=True, normalized=False) for word in CONTROL])
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|endoftext|>", clean_up_tokenization_spaces=False
+        tokenizer_object=core,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        clean_up_tokenization_spaces=False,
     )
     tokenizer.chat_template = CHATML
     return tokenizer
@@ -83,15 +97,30 @@ def write_language(folder: Path, *, tie: bool = False, seed: int = 0, spread: fl
 def llama(vocabulary: int, *, tie: bool = False, spread: float = 0.3) -> LlamaConfig:
     """The config of the tiny Llama; a wide spread of weights makes answers differ between inputs."""
     return LlamaConfig(
-        vocab_size=vocabulary, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=1024, tie_word_embeddings=tie, initializer_range=spread,
-        bos_token_id=None, eos_token_id=2, pad_token_id=0,
-    )  # fmt: skip
+        vocab_size=vocabulary,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        tie_word_embeddings=tie,
+        initializer_range=spread,
+        bos_token_id=None,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
 
 
 def section(language: Path, vision: Mapping[str, Any] | str = CLIP, **more: Any) -> dict[str, Any]:
     """A recipe's `model` section of tiny parts."""
-    plain = {"family": "llava", "connector": "mlp2x_gelu", "select_layer": -1, "select": "default", "system": ""}
+    plain = {
+        "family": "llava",
+        "connector": "mlp2x_gelu",
+        "select_layer": -1,
+        "select": "default",
+        "system": "",
+    }
     shown = vision if isinstance(vision, str) else dict(vision)
     return {**plain, "vision": shown, "language": str(language), "path": None, **more}
 

@@ -7,8 +7,7 @@ arguments of the plug-in itself and are checked without importing it. No torch h
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,11 +21,8 @@ from pydantic import (
     model_validator,
 )
 
-from . import plugins, tree
+from . import graph, plugins, tree
 from .errors import RecipeError
-
-NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
-RESERVED = ("base", "name", "seed")
 
 
 class Section(BaseModel):
@@ -220,7 +216,7 @@ AnyStage = Annotated[Prepare | Sft | Prefer | Align | Evaluate, Field(discrimina
 class Recipe(Section):
     """One system, from raw files to measured models."""
 
-    name: str = Field(pattern=NAME)
+    name: str = Field(pattern=graph.NAME)
     seed: int = 0
     stages: dict[str, AnyStage] = Field(min_length=1)
 
@@ -256,8 +252,8 @@ def check(document: dict[str, Any], where: str) -> Recipe:
     except ValidationError as error:
         stages, lines = _sound(document), _explain(error)
     named = document["stages"] if isinstance(document.get("stages"), dict) else {}
-    kinds = {str(n): s.get("stage") if isinstance(s, dict) else None for n, s in named.items()}
-    faults = [*lines, *_graph_faults(stages, kinds), *_plugin_faults(stages)]
+    kinds = {str(n): s["stage"] if str(n) in stages else None for n, s in named.items()}
+    faults = [*lines, *graph.names(kinds), *graph.mentions(stages, kinds), *graph.plug_ins(stages)]
     if faults:
         head = f"{len(faults)} fault(s) in the recipe"
         raise RecipeError("\n  ".join([head, *faults]), where=where)
@@ -265,13 +261,17 @@ def check(document: dict[str, Any], where: str) -> Recipe:
 
 
 def _sound(document: dict[str, Any]) -> dict[str, Any]:
-    """The stages that are right by themselves; what they name can still be checked."""
+    """The stages with their faulty keys left out, where that makes sense; what they name can be checked."""
     found: dict[str, Any] = {}
     for name, section in (document.get("stages") or {}).items():
-        try:
-            found[str(name)] = TypeAdapter(AnyStage).validate_python(section)
-        except ValidationError:
-            continue
+        kept = section
+        for _ in range(2):
+            try:
+                found[str(name)] = TypeAdapter(AnyStage).validate_python(kept)
+                break
+            except ValidationError as error:
+                faulty = {item["loc"][1] for item in error.errors() if len(item["loc"]) > 1}
+                kept = {k: v for k, v in section.items() if k not in faulty} if faulty else section
     return found
 
 
@@ -317,82 +317,3 @@ def _known_keys(section: type[BaseModel] | None) -> list[str]:
     for inner in (Split, Train, Generate, Full, Lora, Plan, Model, DegradeSpec):
         keys += inner.model_fields
     return keys
-
-
-def _graph_faults(stages: Mapping[str, Any], kinds: Mapping[str, Any]) -> list[str]:
-    """Names that name no stage, stages of the wrong kind, and a stage that reads a later one."""
-    faults = [f"{name}: {why}" for name in kinds if (why := _name_fault(name))]
-    for name, stage in stages.items():
-        wanted: list[tuple[str, str, tuple[str, ...]]] = []
-        if isinstance(stage, Sft | Prefer | Align | Evaluate):
-            makers = ("prefer", "prepare") if stage.stage == "align" else ("prepare",)
-            wanted.append(("data", stage.data, makers))
-        if isinstance(getattr(stage, "model", None), str):
-            wanted.append(("model", stage.model, ("sft", "align")))
-        if isinstance(stage, Evaluate):
-            wanted += [("models", m, ("sft", "align")) for m in stage.models if m != "base"]
-        for key, value, allowed in wanted:
-            faults += _reference_fault(f"{name}.{key}", value, allowed, kinds, name)
-    return faults
-
-
-def _name_fault(name: str) -> str:
-    """What is wrong with a stage's name, which is also its folder's."""
-    if name in RESERVED:
-        return f"a stage cannot be called '{name}'; that word has a meaning of its own"
-    if not re.match(NAME, name):
-        return "a stage's name is a folder's: letters, digits, '_', '-' and '.', no '.' or '-' first"
-    return ""
-
-
-def _reference_fault(
-    place: str, value: str, allowed: tuple[str, ...], kinds: Mapping[str, Any], reader: str
-) -> list[str]:
-    """What is wrong with one stage's mention of another, if anything."""
-    if value not in kinds:
-        if "sft" in allowed and ("/" in value or Path(value).exists()):
-            return []
-        near = plugins.nearest(value, list(kinds))
-        return [f"{place}: '{value}' names no stage{near}; known: {', '.join(kinds)}"]
-    if kinds[value] in _STAGES and kinds[value] not in allowed:
-        return [f"{place}: '{value}' is a {kinds[value]} stage, expected {' or '.join(allowed)}"]
-    order = list(kinds)
-    if order.index(value) >= order.index(reader):
-        return [f"{place}: '{value}' stands later in the recipe; move it up"]
-    return []
-
-
-def _plugin_faults(stages: Mapping[str, Any]) -> list[str]:
-    """Unknown plug-ins, and options that their functions do not take."""
-    faults: list[str] = []
-    for name, stage in stages.items():
-        for key, kind, plugin, options in _mentions(stage):
-            place = f"{name}.{key}" if key else name
-            try:
-                if options is None:
-                    plugins.source(kind, plugin)
-                else:
-                    plugins.bind(kind, plugin, options, where=f"{place}.")
-            except RecipeError as error:
-                known = error.expected and f"known: {error.expected}"
-                details = "; ".join(t for t in (error.where, known) if t)
-                faults.append(f"{place}: {error.what}" + (f" ({details})" if details else ""))
-    return faults
-
-
-def _mentions(stage: Any) -> Iterator[tuple[str, plugins.Kind, str, dict[str, Any] | None]]:
-    """The plug-ins that a stage names: (key, kind, name, options or None)."""
-    if isinstance(stage, Prepare):
-        yield "", "readers", stage.reader, stage.options
-    if isinstance(stage, Prefer):
-        yield "degrade", "degrade", stage.degrade.kind, None
-    if isinstance(stage, Align):
-        yield "loss", "losses", stage.loss.name, stage.loss.options
-    if isinstance(stage, Sft) and isinstance(stage.model, Model):
-        yield "model.family", "families", stage.model.family, None
-    if isinstance(stage, Evaluate):
-        for metric in stage.metrics:
-            yield "metrics", "metrics", metric, None
-        for image in stage.images:
-            if image not in ("clean", "noise"):
-                yield "images", "degrade", image, None

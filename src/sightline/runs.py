@@ -143,8 +143,10 @@ def _is_manifest(value: Any) -> bool:
     if not isinstance(entries, list):
         return False
     kinds = {"path": str, "bytes": int, "sha256": str}
-    whole = all(isinstance(e, dict) and all(isinstance(e.get(k), t) for k, t in kinds.items()) for e in entries)
-    return whole and value.get("content") == _content(entries)
+    for entry in entries:
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(k), t) for k, t in kinds.items()):
+            return False
+    return bool(value.get("content") == _content(entries))
 
 
 def content(folder: Path) -> str:

@@ -24,14 +24,14 @@ class Fault(Protocol):
 
 def record(place: Path) -> None:
     """Note every batch that goes through the model, and degrade every other image of the taught samples."""
-    import sightline.stages.sft as sft
+    from sightline.stages import sft
     from sightline.train.trainers import AtomicTrainer
     from sightline.types import Degrade
 
     plain_step, plain_encode = AtomicTrainer.training_step, sft.encode_samples
 
     def step(self: Any, model: Any, inputs: Any, *args: Any) -> Any:
-        line = {"pid": os.getpid(), "step": self.state.global_step + 1, "ids": inputs["ids"], "time": time.time()}
+        line = {"pid": os.getpid(), "step": self.state.global_step + 1, "ids": inputs["ids"]}
         with place.open("a") as stream:
             stream.write(json.dumps(line) + "\n")
         return plain_step(self, model, inputs, *args)
@@ -50,7 +50,7 @@ def record(place: Path) -> None:
 
 @dataclass(frozen=True)
 class FileOperation:
-    """Die by SIGKILL at the n-th file operation below a folder; with `count`, write their number there instead.
+    """Die by SIGKILL at the n-th file operation below a folder; with `count`, write their number there.
 
     Operations are what Python's audit hooks see (open, rename, mkdir, remove) and every fsync and torch.save.
     With `torn`, the file at hand loses its second half first, as after a power cut.

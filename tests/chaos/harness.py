@@ -6,6 +6,7 @@ costs a second instead of ten and no run inherits a thread. What goes wrong in a
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
 import json
@@ -35,14 +36,17 @@ PRELOAD = [
     "sightline.stages.align", "sightline.stages.prefer", "sightline.stages.prepare", "sightline.losses.dpo",
     "sightline.models.families.llava", "sightline.data.readers.phantom", "sightline.images.degrade.replace",
     "transformers.models.clip.modeling_clip", "transformers.models.llama.modeling_llama", "torch._dynamo",
-    "transformers.integrations.integration_utils", "torch.utils.tensorboard", "sightline.images.formats.raster",
+    "transformers.integrations.integration_utils", "torch.utils.tensorboard",
+    "sightline.images.formats.raster",
 ]  # fmt: skip
 VISION = {
     "model_type": "clip_vision_model", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
     "num_attention_heads": 2, "image_size": 32, "patch_size": 16, "projection_dim": 16,
 }  # fmt: skip
 TEMPLATE = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>' + '\\n' }}{% endfor %}"
+    "{% for m in messages %}"
+    "{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>' + '\\n' }}"
+    "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 
@@ -57,20 +61,21 @@ def write_language(place: Path) -> None:
     tokens = Tokenizer(models.BPE({letter: i for i, letter in enumerate(letters)}, []))
     tokens.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokens.decoder = decoders.ByteLevel()
-    tokens.add_special_tokens([AddedToken(t, special=True) for t in ("<pad>", "<image>", "<|im_start|>", "<|im_end|>")])
+    special = ("<pad>", "<image>", "<|im_start|>", "<|im_end|>")
+    tokens.add_special_tokens([AddedToken(token, special=True) for token in special])
     spoken = PreTrainedTokenizerFast(tokenizer_object=tokens, pad_token="<pad>", eos_token="<|im_end|>")
     spoken.chat_template = TEMPLATE
     spoken.save_pretrained(place)
     config = LlamaConfig(
-        vocab_size=len(spoken), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, max_position_embeddings=1024,
+        vocab_size=len(spoken), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=1024,
     )  # fmt: skip
     set_seed(1)
     LlamaForCausalLM(config).save_pretrained(place)
 
 
 def tree(language: Path, train: dict[str, Any]) -> dict[str, Any]:
-    """The recipe of the trials: sft and align with a tower that trains, so that pixels are degraded at every use."""
+    """The recipe of the trials: sft and align of a tower that trains, so every use degrades anew."""
     train = {"steps": STEPS, "batch": 2, "save_every": SAVE_EVERY, "keep": 2, "warmup": 0.2} | train
 
     def lora(dropout: float) -> dict[str, Any]:
@@ -127,7 +132,7 @@ def perform(job: Job) -> None:
 
 
 def settle() -> None:
-    """One thread for arithmetic, plain forks for data workers, no lock that a killed process would leave behind."""
+    """One thread for arithmetic, plain forks for data workers, no lock that outlives a kill."""
     import torch
     from tqdm import tqdm
 
@@ -177,10 +182,8 @@ class Running:
         if self.process.exitcode is None:
             self.process.kill()
             self.process.join(10)
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
 
 @dataclass
@@ -253,7 +256,7 @@ class Trial:
 
 
 def consumed(ledger: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """Record ids that made each step of the final weights: of a step done twice, only the last time counts."""
+    """Record ids that made each step of the final weights: of a step done twice, the last time counts."""
     last: dict[int, tuple[Any, list[str]]] = {}
     for line in ledger:
         pid, ids = last.get(line["step"], (None, []))
@@ -284,8 +287,9 @@ class Lab:
 
     def spawn(self, target: Any, *args: Any) -> Running:
         """Fork one process from the server, with one thread for arithmetic."""
-        before = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "PYTHONPATH")}
-        os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", PYTHONPATH=os.pathsep.join(filter(None, sys.path)))
+        wanted = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        before = {name: os.environ.get(name) for name in wanted}
+        os.environ.update(wanted)
         try:
             process = self.server.Process(target=target, args=args)
             process.start()

@@ -12,8 +12,10 @@ from harness import Lab, Trial
 
 from sightline import runs
 
-FILES = ("adapter_model.safetensors", "adapter_config.json", "optimizer.pt", "scheduler.pt", "rng_state.pth",
-         "trainer_state.json", "manifest.json")  # fmt: skip
+FILES = (
+    "adapter_model.safetensors", "adapter_config.json", "optimizer.pt", "scheduler.pt", "rng_state.pth",
+    "trainer_state.json", "manifest.json",
+)  # fmt: skip
 
 
 def flip(path: Path) -> None:
@@ -29,7 +31,7 @@ def truncate(path: Path) -> None:
 
 
 def zero(path: Path) -> None:
-    """The tail reads as zeros: what a power cut leaves of a file whose size was written before its content."""
+    """The tail reads as zeros, as after a power cut between a file's size and its content."""
     size = path.stat().st_size
     os.truncate(path, size // 2)
     os.truncate(path, size)
@@ -110,7 +112,9 @@ def test_without_a_good_checkpoint_training_starts_again_and_says_so(lab: Lab) -
     flip(trial.checkpoints / "checkpoint-6" / "rng_state.pth")
     (trial.checkpoints / "checkpoint-3" / "manifest.json").unlink()
     check_fallback(lab, trial, 0, ["checkpoint-6", "checkpoint-3"])
-    assert "no checkpoint is left; training starts from the beginning" in (trial.root / "output.txt").read_text(encoding="utf-8")
+    assert "no checkpoint is left; training starts from the beginning" in (
+        trial.root / "output.txt"
+    ).read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
@@ -137,6 +141,11 @@ def test_a_manifest_that_lost_its_list_of_files_is_damage(lab: Lab, tmp_path: Pa
     runs.seal(tmp_path)
     assert runs.faults(tmp_path) == []
     whole = (tmp_path / "manifest.json").read_text()
-    for old, new in (('"files"', '"fires"'), ('"bytes"', '"bites"'), ('"content": "', '"content": "0'), ("a.bin", "b.bin")):
+    for old, new in (
+        ('"files"', '"fires"'),
+        ('"bytes"', '"bites"'),
+        ('"content": "', '"content": "0'),
+        ("a.bin", "b.bin"),
+    ):
         (tmp_path / "manifest.json").write_text(whole.replace(old, new))
         assert runs.faults(tmp_path), old

@@ -54,7 +54,7 @@ def mine(trial: Trial, pid: int) -> list[dict]:
 
 
 def check(lab: Lab, trial: Trial, **train: object) -> None:
-    """Finish the trial; weights, curve, every other result and the records of every step are as undisturbed."""
+    """Finish the trial; all results and the records of every step are as undisturbed."""
     before = trial.held()
     done = len(trial.ledger())
     trial.finish()
@@ -70,14 +70,16 @@ def check(lab: Lab, trial: Trial, **train: object) -> None:
 def kills(lab: Lab, stage: str, number: int, total: int) -> None:
     """Half the kills inside a save, at one of `total` file operations; half at random places in a step."""
     rng = random.Random(f"kills {stage}")
-    for trial_number in range(number):
+    done = 0
+    while done < number:
         trial = lab.trial(stage)
-        if trial_number % 2 == 0:
-            kill_in_save(trial, rng.randint(1, total), torn=trial_number % 4 == 0, below=STAGING)
+        if done % 2 == 0:
+            kill_in_save(trial, rng.randint(1, total), torn=done % 4 == 0, below=STAGING)
         else:
             kill_in_step(trial, rng.randint(1, STEPS), rng.random(), pace=0.06)
-        if trial.folder.exists():  # the kill came after the end
+        if trial.folder.exists():  # it had ended before the kill came: not a kill
             continue
+        done += 1
         last = max((line["step"] for line in trial.ledger()), default=0)
         assert last - max(trial.held(), default=0) <= SAVE_EVERY
         check(lab, trial)

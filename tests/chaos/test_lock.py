@@ -28,6 +28,14 @@ def hold(trial: Trial, step: int) -> Any:
     return running
 
 
+def wait_for_end(pid: int) -> None:
+    """Until the process is gone and reaped."""
+    limit = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < limit
+        time.sleep(0.002)
+
+
 @pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_second_run_is_refused_and_a_dead_one_holds_nothing(lab: Lab, workers: int) -> None:
     train = {"extra": {"dataloader_num_workers": workers}} if workers else {}
@@ -41,8 +49,10 @@ def test_a_second_run_is_refused_and_a_dead_one_holds_nothing(lab: Lab, workers:
         assert f"found:    pid {first.process.pid} on " in second.text
         assert f" since {time.strftime('%Y-%m-%d')}" in second.text
         assert "remedy:   wait for it, or choose another folder with --runs" in second.text
-        first.process.kill()  # the run alone: what it started may live on for a moment
-        first.process.join(10)
+        first.process.kill()
+        wait_for_end(
+            first.process.pid
+        )  # not `join`: a data worker that lives on for a moment keeps its pipe open
         with runs.lock(trial.folder):
             pass
         trial.finish()
@@ -83,7 +93,11 @@ def test_of_many_that_start_together_one_runs(tmp_path: Path) -> None:
 
 
 def test_a_lock_inside_one_process_is_refused_too(tmp_path: Path) -> None:
-    with runs.lock(tmp_path / "stage"), pytest.raises(RunError, match="another run"), runs.lock(tmp_path / "stage"):
+    with (
+        runs.lock(tmp_path / "stage"),
+        pytest.raises(RunError, match="another run"),
+        runs.lock(tmp_path / "stage"),
+    ):
         pass
     with runs.lock(tmp_path / "stage"):
         pass

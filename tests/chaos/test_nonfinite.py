@@ -1,7 +1,8 @@
-"""A loss or gradient that is not a number stops within its step, names its records, and spoils no checkpoint."""
+"""A loss or gradient that is not a number stops in its step, names its records, spoils no checkpoint."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +48,6 @@ def test_an_image_of_nan_stops_in_its_first_step(lab: Lab, stage: str) -> None:
 
 def copy_references(lab: Lab, trial: Trial) -> None:
     """Let a trial find the reference log-probabilities that an undisturbed run stored."""
-    import shutil
-
     whole = lab.trial("aligned")
     whole.finish()
     shutil.copytree(whole.folder.parent / ".references", trial.folder.parent / ".references")
@@ -59,7 +58,7 @@ def copy_references(lab: Lab, trial: Trial) -> None:
     [(1e30, "inf"), *(pytest.param(x, "nan", marks=pytest.mark.slow) for x in (float("nan"), float("inf")))],
 )
 def test_a_bad_gradient_stops_before_the_weights_change(lab: Lab, factor: float, value: str) -> None:
-    """1e30 is finite in every gradient but not in their norm: clipping by it would turn the step into nothing."""
+    """1e30 is finite in each gradient but not in their norm: clipping would turn the step into nothing."""
     trial = lab.trial("aligned")
     ended = trial.run(BadGradient(5, factor))
     assert ended.code == 1, ended.text[-3000:]

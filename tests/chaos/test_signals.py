@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: the step is finished, saved and left; the same command goes on as if nothing had been."""
+"""SIGTERM and SIGINT: the step is finished, saved and left; the same command goes on exactly."""
 
 from __future__ import annotations
 

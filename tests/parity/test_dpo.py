@@ -6,13 +6,13 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import models
 import pytest
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import LlamaForCausalLM
 
+import models
 from sightline.data.chat import Chat
 from sightline.data.collate import PairCollator
 from sightline.data.rows import encode_pairs
@@ -38,26 +38,39 @@ def policy() -> LlamaForCausalLM:
     return LlamaForCausalLM(models.llama(len(models.bytes_tokenizer()))).eval()
 
 
-def trl(policy: LlamaForCausalLM, folder: Path, records: list[dict[str, str]]) -> tuple[Any, dict[str, Tensor]]:
+def trl(
+    policy: LlamaForCausalLM, folder: Path, records: list[dict[str, str]]
+) -> tuple[Any, dict[str, Tensor]]:
     """TRL's trainer over a copy of the policy, and one batch of its own collator."""
     datasets, library = pytest.importorskip("datasets"), pytest.importorskip("trl")
     torch.manual_seed(2)
     reference = LlamaForCausalLM(policy.config).eval()
     config = library.DPOConfig(
-        output_dir=str(folder), beta=0.1, use_cpu=True, bf16=False, report_to=[], per_device_train_batch_size=3,
-        gradient_checkpointing=False, disable_dropout=True,
-    )  # fmt: skip
+        output_dir=str(folder),
+        beta=0.1,
+        use_cpu=True,
+        bf16=False,
+        report_to=[],
+        per_device_train_batch_size=3,
+        gradient_checkpointing=False,
+        disable_dropout=True,
+    )
     trainer = library.DPOTrainer(
-        model=copy.deepcopy(policy), ref_model=reference, args=config, processing_class=models.bytes_tokenizer(),
+        model=copy.deepcopy(policy),
+        ref_model=reference,
+        args=config,
+        processing_class=models.bytes_tokenizer(),
         train_dataset=datasets.Dataset.from_list(records),
-    )  # fmt: skip
+    )
     return trainer, trainer.data_collator([trainer.train_dataset[i] for i in range(len(records))])
 
 
 def sums(model: Any, batch: dict[str, Tensor]) -> Tensor:
     """Our summed log-probabilities of TRL's batch of [chosen; rejected] rows."""
     labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, IGNORE)
-    states = model.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+    states = model.model(
+        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
+    ).last_hidden_state
     return answer_logps(states, labels, model.lm_head)
 
 
@@ -88,7 +101,9 @@ def test_smoothing_mixes_trl_s_losses_of_the_pair_and_of_the_pair_turned_round(
 ) -> None:
     trainer, batch = trl(policy, tmp_path, RECORDS)
     turned = [{"prompt": r["prompt"], "chosen": r["rejected"], "rejected": r["chosen"]} for r in RECORDS]
-    other = trainer.data_collator([trl(policy, tmp_path, turned)[0].train_dataset[i] for i in range(len(RECORDS))])
+    other = trainer.data_collator(
+        [trl(policy, tmp_path, turned)[0].train_dataset[i] for i in range(len(RECORDS))]
+    )
     with torch.no_grad():
         right, wrong = (float(trainer.compute_loss(trainer.model, b)) for b in (batch, other))
         loss = float(ours(policy, trainer.ref_model, batch, beta=0.1, smoothing=0.2))
@@ -109,7 +124,9 @@ def inputs(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """States [2, 7, 5] that want gradients, labels with gaps, and a head [11, 5]."""
     draw = torch.Generator().manual_seed(seed)
     states = torch.randn(2, 7, 5, generator=draw, requires_grad=True)
-    labels = torch.tensor([[IGNORE, IGNORE, 3, 10, IGNORE, 0, 1], [4, 5, IGNORE, IGNORE, IGNORE, IGNORE, IGNORE]])
+    labels = torch.tensor(
+        [[IGNORE, IGNORE, 3, 10, IGNORE, 0, 1], [4, 5, IGNORE, IGNORE, IGNORE, IGNORE, IGNORE]]
+    )
     return states, labels, torch.randn(11, 5, generator=draw, requires_grad=True)
 
 
@@ -156,12 +173,17 @@ def test_a_batch_without_answers_is_zero_not_an_error() -> None:
 def preference(name: str, image: Any, spoiled: Degrade | None) -> Preference:
     wrong = "Yes" if spoiled else "No"
     return Preference(
-        id=name, patient="p", images=(image,), prompt=(Message(role="user", parts=(0, "Is it?")),), chosen="Yes",
-        rejected=wrong, rejected_images=spoiled,
-    )  # fmt: skip
+        id=name,
+        patient="p",
+        images=(image,),
+        prompt=(Message(role="user", parts=(0, "Is it?")),),
+        chosen="Yes",
+        rejected=wrong,
+        rejected_images=spoiled,
+    )
 
 
-@pytest.fixture()
+@pytest.fixture
 def aligned(language: Path, tmp_path: Path) -> tuple[Answers, Features, list[Any], Chat]:
     """Three pairs about images: a wrong answer, and two that differ by the rejected image only."""
     bundle = models.bundle(language)
@@ -178,7 +200,9 @@ def aligned(language: Path, tmp_path: Path) -> tuple[Answers, Features, list[Any
     return Answers(bundle, bundle.model, frozen_features=True), look, pairs, chat
 
 
-def test_references_follow_the_image_of_their_side(aligned: tuple[Answers, Features, list[Any], Chat]) -> None:
+def test_references_follow_the_image_of_their_side(
+    aligned: tuple[Answers, Features, list[Any], Chat],
+) -> None:
     answers, look, pairs, chat = aligned
     loader = DataLoader(pairs, batch_size=3, collate_fn=PairCollator(look, chat.pad, {}))
     found = reference_logps(answers, loader, "float32")
@@ -186,19 +210,27 @@ def test_references_follow_the_image_of_their_side(aligned: tuple[Answers, Featu
     assert chosen == pytest.approx([chosen[0]] * 3, abs=1e-5)
     assert abs(found["noise"][1] - found["noise"][0]) > 1e-3  # equal answers, other image
     assert abs(found["noise"][1] - found["other noise"][1]) > 1e-3
-    alone = reference_logps(answers, DataLoader(pairs, batch_size=1, collate_fn=PairCollator(look, chat.pad, {})), "float32")
+    alone = reference_logps(
+        answers, DataLoader(pairs, batch_size=1, collate_fn=PairCollator(look, chat.pad, {})), "float32"
+    )
     for name, values in found.items():
         assert alone[name] == pytest.approx(values, abs=1e-4)
 
 
-def test_the_margin_is_exactly_zero_before_the_first_step(aligned: tuple[Answers, Features, list[Any], Chat]) -> None:
+def test_the_margin_is_exactly_zero_before_the_first_step(
+    aligned: tuple[Answers, Features, list[Any], Chat],
+) -> None:
     answers, look, pairs, chat = aligned
-    known = reference_logps(answers, DataLoader(pairs, batch_size=3, collate_fn=PairCollator(look, chat.pad, {})), "float32")
+    known = reference_logps(
+        answers, DataLoader(pairs, batch_size=3, collate_fn=PairCollator(look, chat.pad, {})), "float32"
+    )
     trained = trainable.apply(answers.bundle, {"language": Plan(lora=Lora(r=2, lr=1e-3))}, 0)
     trainable.silence(answers.bundle.model)
     policy = Answers(answers.bundle, trained, frozen_features=True).train()
     batch = PairCollator(look, chat.pad, known)(pairs)
-    logps = pair_logps(policy(*(batch[n] for n in ("input_ids", "attention_mask", "labels", "images"))), batch)
+    logps = pair_logps(
+        policy(*(batch[n] for n in ("input_ids", "attention_mask", "labels", "images"))), batch
+    )
     assert torch.equal(logps.chosen, logps.chosen_reference)
     assert torch.equal(logps.rejected, logps.rejected_reference)
     loss = dpo(logps).mean()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
-import models
 import pytest
 import torch
 from transformers import LlavaForConditionalGeneration
 
+import models
 from sightline.models import checkpoint
 from sightline.models.families import llava
 from sightline.models.family import Bundle
@@ -44,7 +45,9 @@ def compare(bundle: Bundle, images_per_row: int = 1) -> None:
         ).logits
         ours = bundle.family.head(bundle.model, bundle.forward(made, frozen_features=False))
         features = bundle.family.encode_images(bundle.model, made["images"])
-        cached = bundle.family.head(bundle.model, bundle.forward({**made, "images": features}, frozen_features=True))
+        cached = bundle.family.head(
+            bundle.model, bundle.forward({**made, "images": features}, frozen_features=True)
+        )
     real = made["attention_mask"].bool()
     assert features.shape[:2] == (2 * images_per_row, bundle.tokens_per_image)
     assert float((ours - stock)[real].abs().max()) <= 1e-6
@@ -77,11 +80,15 @@ def test_tied_embeddings(tied_language: Path) -> None:
 def test_the_class_token_is_the_first(language: Path) -> None:
     pixels = torch.randn(1, 3, 28, 28, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        whole, cut = (llava.encode_images(models.bundle(language, select=s).model, pixels) for s in ("full", "default"))
+        whole, cut = (
+            llava.encode_images(models.bundle(language, select=s).model, pixels) for s in ("full", "default")
+        )
     assert torch.equal(whole[:, 1:], cut)
 
 
-@pytest.mark.skipif(efficientnet_lite_pytorch is None, reason="the package efficientnet-lite-pytorch is absent")
+@pytest.mark.skipif(
+    efficientnet_lite_pytorch is None, reason="the package efficientnet-lite-pytorch is absent"
+)
 def test_the_kit_s_tower(language: Path) -> None:
     made = models.bundle(language, vision={"model_type": "efficientnet_lite"}, select="full")
     assert made.tokens_per_image == 49
@@ -91,7 +98,9 @@ def test_the_kit_s_tower(language: Path) -> None:
 def test_layers_differ(language: Path) -> None:
     pixels = torch.randn(1, 3, 28, 28, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        last, before = (llava.encode_images(models.bundle(language, select_layer=i).model, pixels) for i in (-1, -2))
+        last, before = (
+            llava.encode_images(models.bundle(language, select_layer=i).model, pixels) for i in (-1, -2)
+        )
     assert not torch.allclose(last, before, atol=1e-3)
 
 
@@ -100,11 +109,16 @@ def stock_folder(language: Path, place: Path) -> Bundle:
     made = models.bundle(language)
     made.model.save_pretrained(place)
     made.tokenizer.save_pretrained(place)
-    processor = (
-        '{"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 28}, "crop_size": {"height": 28,'
-        ' "width": 28}, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], "resample": 3}'
-    )
-    (place / "preprocessor_config.json").write_text(processor, encoding="utf-8")
+    half = [0.5, 0.5, 0.5]
+    processor = {
+        "image_processor_type": "CLIPImageProcessor",
+        "size": {"shortest_edge": 28},
+        "crop_size": {"height": 28, "width": 28},
+        "image_mean": half,
+        "image_std": half,
+        "resample": 3,
+    }
+    (place / "preprocessor_config.json").write_text(json.dumps(processor), encoding="utf-8")
     return made
 
 
@@ -116,6 +130,8 @@ def test_a_stock_checkpoint_opens_as_it_is(language: Path, tmp_path: Path) -> No
     assert (opened.image_token, opened.tokens_per_image) == (made.image_token, 4)
     inputs = batch(made, 1)
     with torch.no_grad():
-        one, other = (b.family.head(b.model, b.forward(inputs, frozen_features=False)) for b in (made, opened))
+        one, other = (
+            b.family.head(b.model, b.forward(inputs, frozen_features=False)) for b in (made, opened)
+        )
     torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
     compare(opened)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import models
 import pytest
 import torch
 from peft import PeftModel
 from torch import Tensor
 
+import models
 from sightline.models import checkpoint, trainable
 from sightline.models.family import Bundle
 from sightline.recipe import Full, Lora, Plan
@@ -21,7 +21,11 @@ LORA, FULL = Plan(lora=Lora(r=4, alpha=8, lr=1e-3)), Plan(full=Full(lr=1e-2))
 def logits(bundle: Bundle) -> Tensor:
     draw = torch.Generator().manual_seed(3)
     ids = torch.tensor([[9, 3, 3, 3, 3, *range(100, 130), 2]])
-    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "images": torch.randn(1, 3, 28, 28, generator=draw)}
+    batch = {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "images": torch.randn(1, 3, 28, 28, generator=draw),
+    }
     with torch.no_grad():
         return bundle.family.head(bundle.model, bundle.forward(batch, frozen_features=False))
 
@@ -32,10 +36,14 @@ def distance(one: Tensor, other: Tensor) -> float:
 
 @pytest.mark.parametrize(
     "asked",
-    [{"language": LORA}, {"connector": FULL, "language": LORA}, {"vision": LORA, "connector": LORA, "language": LORA},
-     {"connector": Plan(lora=Lora(r=2, alpha=2, lr=1)), "language": LORA}],
+    [
+        {"language": LORA},
+        {"connector": FULL, "language": LORA},
+        {"vision": LORA, "connector": LORA, "language": LORA},
+        {"connector": Plan(lora=Lora(r=2, alpha=2, lr=1)), "language": LORA},
+    ],
     ids=["language", "usual", "all", "ranks"],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_merged_equals_adapter_on(language: Path, asked: dict[str, Any], precision: str) -> None:
     made = models.bundle(language)
@@ -62,7 +70,9 @@ def logits64(bundle: Bundle) -> Tensor:
         return bundle.family.head(bundle.model, bundle.forward(batch, frozen_features=False))
 
 
-def test_adapter_off_is_the_parent_bit_by_bit_however_far_training_went(language: Path, tmp_path: Path) -> None:
+def test_adapter_off_is_the_parent_bit_by_bit_however_far_training_went(
+    language: Path, tmp_path: Path
+) -> None:
     made = models.bundle(language)
     asked: dict[str, Any] = {"connector": FULL, "language": LORA}
     taught = trainable.apply(made, asked, 0)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import models
 import pytest
 
+import models
 from sightline import recipe, stages
 from sightline.data import prepare
 from sightline.data.prepare import Prepared
@@ -23,13 +23,23 @@ def document(language: Path, **pairs: Any) -> dict[str, Any]:
     """Prepare, teach for two steps where a model is asked for, and make pairs."""
     part = {k: v for k, v in models.section(language).items() if k != "path"}
     made: dict[str, Any] = {
-        "data": {"stage": "prepare", "reader": "phantom", "patients": 8, "size": 64, "split": {"train": 0.75, "valid": 0, "test": 0.25}},
+        "data": {
+            "stage": "prepare",
+            "reader": "phantom",
+            "patients": 8,
+            "size": 64,
+            "split": {"train": 0.75, "valid": 0, "test": 0.25},
+        },
         "taught": {
-            "stage": "sft", "data": "data", "model": part, "max_tokens": 2048,
-            "trainable": {"connector": {"full": {"lr": 1e-2}}}, "train": {"steps": 1, "batch": 2},
+            "stage": "sft",
+            "data": "data",
+            "model": part,
+            "max_tokens": 2048,
+            "trainable": {"connector": {"full": {"lr": 1e-2}}},
+            "train": {"steps": 1, "batch": 2},
         },
         "pairs": {"stage": "prefer", "data": "data", "kinds": {"wrong_finding": 1, "degraded": 0.5}, **pairs},
-    }  # fmt: skip
+    }
     if "model" not in pairs:
         del made["taught"]
     return {"name": "tiny", "seed": 3, "stages": made}
@@ -40,7 +50,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("runs")
 
 
-@pytest.fixture()
+@pytest.fixture
 def make(language: Path, root: Path) -> Run:
     """Run the recipe in one shared folder, so that the data set is prepared once."""
 

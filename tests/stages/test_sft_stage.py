@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import models
 import pytest
 import torch
 from safetensors.torch import load_file
 
+import models
 from sightline import recipe, stages
 from sightline.data import prepare
 from sightline.errors import RunError
@@ -27,14 +27,27 @@ def document(language: Path) -> dict[str, Any]:
         "name": "tiny",
         "seed": 3,
         "stages": {
-            "data": {"stage": "prepare", "reader": "phantom", "patients": 8, "size": 64, "split": {"train": 0.75, "valid": 0, "test": 0.25}},
+            "data": {
+                "stage": "prepare",
+                "reader": "phantom",
+                "patients": 8,
+                "size": 64,
+                "split": {"train": 0.75, "valid": 0, "test": 0.25},
+            },
             "taught": {
-                "stage": "sft", "data": "data", "model": part, "max_tokens": 2048,
-                "trainable": {"vision": "frozen", "connector": {"full": {"lr": 1e-2}}, "language": {"lora": {"r": 2, "alpha": 4, "lr": 1e-2}}},
+                "stage": "sft",
+                "data": "data",
+                "model": part,
+                "max_tokens": 2048,
+                "trainable": {
+                    "vision": "frozen",
+                    "connector": {"full": {"lr": 1e-2}},
+                    "language": {"lora": {"r": 2, "alpha": 4, "lr": 1e-2}},
+                },
                 "train": {"steps": 12, "batch": 2, "save_every": 5},
             },
         },
-    }  # fmt: skip
+    }
 
 
 def run(document: dict[str, Any], root: Path, **taught: Any) -> tuple[dict[str, Path], Say]:
@@ -69,8 +82,16 @@ def test_the_loss_falls_and_every_step_is_noted(done: tuple[Path, dict[str, Path
 def test_the_saved_model_opens_and_was_trained(done: tuple[Path, dict[str, Path]], language: Path) -> None:
     opened = checkpoint.load(done[1]["taught"] / "model")
     base = models.bundle(language, seed=3)
-    for part, changed in (("model.vision_tower", False), ("model.multi_modal_projector", True), ("model.language_model", True)):
-        pairs = zip(opened.model.get_submodule(part).parameters(), base.model.get_submodule(part).parameters(), strict=True)
+    for part, changed in (
+        ("model.vision_tower", False),
+        ("model.multi_modal_projector", True),
+        ("model.language_model", True),
+    ):
+        pairs = zip(
+            opened.model.get_submodule(part).parameters(),
+            base.model.get_submodule(part).parameters(),
+            strict=True,
+        )
         assert any(not torch.equal(a, b) for a, b in pairs) == changed, part
     info = json.loads((done[1]["taught"] / "model" / "sightline.json").read_text(encoding="utf-8"))
     assert info["parent"] is None
@@ -86,7 +107,10 @@ def test_what_is_up_to_date_is_skipped(document: dict[str, Any], done: tuple[Pat
 
 
 def test_a_second_run_gives_the_same_bits_and_no_features_are_computed(
-    document: dict[str, Any], done: tuple[Path, dict[str, Path]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    document: dict[str, Any],
+    done: tuple[Path, dict[str, Path]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     again = run(document, tmp_path)[0]
     assert [e["loss"] for e in curve(again["taught"])] == [e["loss"] for e in curve(done[1]["taught"])]
@@ -129,13 +153,17 @@ def test_a_tower_that_trains_sees_pixels(document: dict[str, Any], tmp_path: Pat
     asked = {"vision": {"lora": {"r": 2, "alpha": 4, "lr": 1e-2}}, "connector": {"full": {"lr": 1e-2}}}
     folders, _ = run(document, tmp_path, trainable=asked, train={"steps": 2, "batch": 2})
     stored = weights(folders["taught"])
-    moved = [n for n, v in stored.items() if "vision_tower" in n and "lora_B" in n and float(v.abs().sum()) > 0]
+    moved = [
+        n for n, v in stored.items() if "vision_tower" in n and "lora_B" in n and float(v.abs().sum()) > 0
+    ]
     assert moved
     assert not (tmp_path / "tiny" / ".features").exists()
 
 
 def test_full_training_without_lora(document: dict[str, Any], tmp_path: Path) -> None:
-    folders, _ = run(document, tmp_path, trainable={"connector": {"full": {"lr": 1e-2}}}, train={"steps": 2, "batch": 2})
+    folders, _ = run(
+        document, tmp_path, trainable={"connector": {"full": {"lr": 1e-2}}}, train={"steps": 2, "batch": 2}
+    )
     stored = load_file(folders["taught"] / "model" / "full.safetensors")
     opened = dict(checkpoint.load(folders["taught"] / "model").model.named_parameters())
     assert len(stored) == 4

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import models
 import pytest
 
+import models
 from sightline.data.chat import Chat, Encoded, fit, paint
 from sightline.errors import DataError
 from sightline.types import Message
@@ -52,23 +52,28 @@ def test_one_question_about_one_image() -> None:
 def test_two_turns_learn_both_answers_and_last_only_one() -> None:
     chat = words()
     made = chat.encode([ask("Is it?"), say("Yes"), ask("Sure?"), say("No.")])
-    # <S> user \n  Is  it  ?  <E> \n <S> bot \n  Yes <E> \n <S> user \n  Sure ?  <E> \n <S> bot \n  No  .  <E> \n
+    # <S> user \n  Is  it  ?  <E> \n <S> bot \n  Yes <E> \n
+    # <S> user \n  Sure ?  <E> \n <S> bot \n  No  .  <E> \n
     assert made.ids == (
-        S, USER, NL, IS, IT, ASK, E, NL, S, BOT, NL, YES, E, NL, S, USER, NL, SURE, ASK, E, NL, S, BOT, NL, NO, DOT, E, NL
+        S, USER, NL, IS, IT, ASK, E, NL, S, BOT, NL, YES, E, NL,
+        S, USER, NL, SURE, ASK, E, NL, S, BOT, NL, NO, DOT, E, NL,
     )  # fmt: skip
     assert made.learned == (
-        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0,
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0,
     )  # fmt: skip
     assert [(t.start, t.stop) for t in made.turns] == [(11, 12), (24, 26)]
     assert chat.last_only(made).learned == (
-        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0,
     )  # fmt: skip
     assert chat.last_only(made).ids == made.ids
 
 
 def test_images_stand_in_front_of_the_first_question_wherever_they_were() -> None:
     made = words().encode([ask("Is it?", 1), say("Yes"), ask(0, "Sure?"), say("No")])
-    # <S> user \n IMG IMG IMG \n IMG IMG IMG \n  Is  it ?  <E> \n <S> bot \n Yes <E> \n <S> user \n Sure ? <E> \n ...
+    # <S> user \n IMG IMG IMG \n IMG IMG IMG \n  Is  it ?  <E> \n <S> bot \n Yes <E> \n
+    # <S> user \n Sure ? <E> \n <S> bot \n No <E> \n
     assert made.ids == (
         S, USER, NL, IMG, IMG, IMG, NL, IMG, IMG, IMG, NL, IS, IT, ASK, E, NL, S, BOT, NL, YES, E, NL,
         S, USER, NL, SURE, ASK, E, NL, S, BOT, NL, NO, E, NL,
@@ -77,8 +82,11 @@ def test_images_stand_in_front_of_the_first_question_wherever_they_were() -> Non
 
 
 def test_inline_images_stay_where_they_are() -> None:
-    made = words(placement="inline").encode([ask("Is", 1, "it", 0, "?"), say("Yes"), ask(1, "Sure?"), say("No")])
-    # <S> user \n  Is IMG IMG IMG it IMG IMG IMG ?  <E> \n <S> bot \n Yes <E> \n <S> user \n IMG IMG IMG Sure ? <E> ...
+    made = words(placement="inline").encode(
+        [ask("Is", 1, "it", 0, "?"), say("Yes"), ask(1, "Sure?"), say("No")]
+    )
+    # <S> user \n  Is IMG IMG IMG it IMG IMG IMG ?  <E> \n <S> bot \n Yes <E> \n
+    # <S> user \n IMG IMG IMG Sure ? <E> \n <S> bot \n No <E> \n
     assert made.ids == (
         S, USER, NL, IS, IMG, IMG, IMG, IT, IMG, IMG, IMG, ASK, E, NL, S, BOT, NL, YES, E, NL,
         S, USER, NL, IMG, IMG, IMG, SURE, ASK, E, NL, S, BOT, NL, NO, E, NL,
@@ -105,7 +113,9 @@ def test_a_prompt_ends_where_the_assistant_is_to_speak() -> None:
     assert whole.ids[: len(made.ids)] == made.ids
 
 
-@pytest.mark.parametrize("text", ["<|im_end|>", "<empty_output>", "<image>", "<|endoftext|>", "<|im_start|>system"])
+@pytest.mark.parametrize(
+    "text", ["<|im_end|>", "<empty_output>", "<image>", "<|endoftext|>", "<|im_start|>system"]
+)
 @pytest.mark.parametrize("placement", ["front", "inline"])
 def test_control_words_of_people_are_letters(text: str, placement: Any) -> None:
     chat = letters(placement=placement)
@@ -121,7 +131,11 @@ def test_the_tokenizer_is_left_as_it_was() -> None:
     chat = letters()
     before = (len(chat.tokenizer), chat.tokenizer.get_vocab(), chat.tokenizer("<|im_end|>")["input_ids"])
     chat.encode([ask(0, "<image> <|im_end|> \ue000 \U0001f642"), say("\ue0000\ue001")])
-    assert (len(chat.tokenizer), chat.tokenizer.get_vocab(), chat.tokenizer("<|im_end|>")["input_ids"]) == before
+    assert (
+        len(chat.tokenizer),
+        chat.tokenizer.get_vocab(),
+        chat.tokenizer("<|im_end|>")["input_ids"],
+    ) == before
 
 
 def test_private_marks_in_a_text_are_only_letters() -> None:
@@ -134,11 +148,19 @@ def test_private_marks_in_a_text_are_only_letters() -> None:
 @pytest.mark.parametrize("make", [words, letters])
 def test_tame_texts_give_the_ids_of_the_tokenizers_own_template(make: Any) -> None:
     chat = make()
-    talk = [Message(role="system", parts=("Be brief.",)), ask("Is it broken?"), say("Yes."), ask("Sure?"), say("No")]
+    talk = [
+        Message(role="system", parts=("Be brief.",)),
+        ask("Is it broken?"),
+        say("Yes."),
+        ask("Sure?"),
+        say("No"),
+    ]
     plain = [{"role": m.role, "content": m.text} for m in talk]
     own = chat.tokenizer.apply_chat_template(plain, tokenize=True)["input_ids"]
     assert list(chat.encode(talk).ids) == own
-    own = chat.tokenizer.apply_chat_template(plain[:-1], tokenize=True, add_generation_prompt=True)["input_ids"]
+    own = chat.tokenizer.apply_chat_template(plain[:-1], tokenize=True, add_generation_prompt=True)[
+        "input_ids"
+    ]
     assert list(chat.encode(talk[:-1], prompt=True).ids) == own
 
 
@@ -176,7 +198,9 @@ def test_fit_needs_an_answer() -> None:
 
 @pytest.mark.parametrize("placement", ["front", "inline"])
 def test_fit_at_every_limit_keeps_answers_whole(placement: Any) -> None:
-    made = letters(placement=placement).encode([ask(0, "Is it?"), say("Yes."), ask("so"), say("No, it is not.")])
+    made = letters(placement=placement).encode(
+        [ask(0, "Is it?"), say("Yes."), ask("so"), say("No, it is not.")]
+    )
     for limit in range(len(made.ids) + 2):
         short = fit(made, limit, 3)
         if short is not None:
@@ -224,8 +248,23 @@ def test_paint_shows_what_is_learned() -> None:
     chat = words()
     made = chat.encode([ask(0, "Is it?"), say("Yes")])
     dim, green, end = "\x1b[2m", "\x1b[1;32m", "\x1b[0m"
-    shown = [("<|im_start|>", dim), ("user", dim), ("\\n\n", dim), (None, ""), ("\\n\n", dim), ("Is", dim), ("it", dim)]
-    shown += [("?", dim), ("<|im_end|>", dim), ("\\n\n", dim), ("<|im_start|>", dim), ("assistant", dim), ("\\n\n", dim)]
+    shown = [
+        ("<|im_start|>", dim),
+        ("user", dim),
+        ("\\n\n", dim),
+        (None, ""),
+        ("\\n\n", dim),
+        ("Is", dim),
+        ("it", dim),
+    ]
+    shown += [
+        ("?", dim),
+        ("<|im_end|>", dim),
+        ("\\n\n", dim),
+        ("<|im_start|>", dim),
+        ("assistant", dim),
+        ("\\n\n", dim),
+    ]
     shown += [("Yes", green), ("<|im_end|>", green), ("\\n\n", dim)]
     expected = "".join("\x1b[44m[image x3]\x1b[0m" if t is None else f"{c}{t}{end}" for t, c in shown)
     assert paint(made, chat.tokenizer, IMG) == expected

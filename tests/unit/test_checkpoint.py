@@ -6,12 +6,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import models
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+import models
 from sightline.errors import ModelError
 from sightline.models import checkpoint, trainable
 from sightline.models.family import Bundle
@@ -25,7 +25,11 @@ def logits(bundle: Bundle) -> Tensor:
     """Logits of one fixed row with one fixed image. [1, 9, vocabulary]."""
     draw = torch.Generator().manual_seed(7)
     ids = torch.tensor([[9, 3, 3, 3, 3, 40, 50, 60, 2]])
-    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "images": torch.randn(1, 3, 28, 28, generator=draw)}
+    batch = {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "images": torch.randn(1, 3, 28, 28, generator=draw),
+    }
     bundle.model.eval()
     with torch.no_grad():
         return bundle.family.head(bundle.model, bundle.forward(batch, frozen_features=False))
@@ -38,16 +42,20 @@ def teach(bundle: Bundle, asked: dict[str, Any], seed: int) -> nn.Module:
     return trained
 
 
-def save(folder: Path, bundle: Bundle, trained: nn.Module, asked: dict[str, Any], parent: Path | None = None) -> None:
+def save(
+    folder: Path, bundle: Bundle, trained: nn.Module, asked: dict[str, Any], parent: Path | None = None
+) -> None:
     plain = {part: plan.model_dump(mode="json") for part, plan in asked.items()}
-    checkpoint.save(folder, bundle, trained, parent=parent, trained={"vision": "frozen", **plain}, home=folder)
+    checkpoint.save(
+        folder, bundle, trained, parent=parent, trained={"vision": "frozen", **plain}, home=folder
+    )
 
 
 def near(one: Tensor, other: Tensor, limit: float = 1e-5) -> bool:
     return float((one - other).norm() / other.norm()) < limit
 
 
-@pytest.fixture()
+@pytest.fixture
 def line(language: Path, tmp_path: Path) -> tuple[Path, Path, Tensor]:
     """`taught` on a base, `aligned` on `taught`, and the logits of `aligned` in memory."""
     taught, aligned = tmp_path / "runs" / "taught" / "model", tmp_path / "runs" / "aligned" / "model"
@@ -60,10 +68,16 @@ def line(language: Path, tmp_path: Path) -> tuple[Path, Path, Tensor]:
 
 @pytest.mark.parametrize(
     "asked",
-    [USUAL, {"connector": FULL}, {"vision": LORA, "connector": FULL, "language": Plan(lora=Lora(r=3, alpha=3, lr=1))},
-     {"language": FULL}, {"vision": FULL, "language": LORA}, {"vision": LORA, "language": FULL}],
+    [
+        USUAL,
+        {"connector": FULL},
+        {"vision": LORA, "connector": FULL, "language": Plan(lora=Lora(r=3, alpha=3, lr=1))},
+        {"language": FULL},
+        {"vision": FULL, "language": LORA},
+        {"vision": LORA, "language": FULL},
+    ],
     ids=["usual", "connector", "ranks", "language", "tower", "language beside lora"],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("tie", [False, True])
 def test_a_loaded_model_answers_as_the_trained_one(
     language: Path, tied_language: Path, tmp_path: Path, asked: dict[str, Any], tie: bool
@@ -128,7 +142,9 @@ def edit(folder: Path, change: str) -> None:
     save_file(stored, path)
 
 
-@pytest.mark.parametrize("asked", [USUAL, {"connector": FULL}, {"language": FULL}], ids=["lora", "connector", "language"])
+@pytest.mark.parametrize(
+    "asked", [USUAL, {"connector": FULL}, {"language": FULL}], ids=["lora", "connector", "language"]
+)
 @pytest.mark.parametrize("change", ["missing", "unexpected"])
 def test_missing_and_unexpected_weights_are_refused(
     language: Path, tmp_path: Path, asked: dict[str, Any], change: str
@@ -182,6 +198,11 @@ def test_a_saved_model_is_small_and_plain(language: Path, tmp_path: Path) -> Non
     made = models.bundle(language)
     save(tmp_path / "m", made, teach(made, USUAL, 1), USUAL)
     names = sorted(p.name for p in (tmp_path / "m").iterdir())
-    assert names == ["adapter_config.json", "adapter_model.safetensors", "chat_template.jinja", "sightline.json"]
+    assert names == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "chat_template.jinja",
+        "sightline.json",
+    ]
     stored = load_file(tmp_path / "m" / "adapter_model.safetensors")
     assert all("lora_" in n or "multi_modal_projector" in n for n in stored)

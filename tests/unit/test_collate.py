@@ -70,7 +70,12 @@ def test_pairs_stand_chosen_first_then_rejected() -> None:
         [IMG, A, C, END, PAD],  # p, rejected
         [IMG, A, B, C, END],    # q, rejected
     ]  # fmt: skip
-    assert made["labels"].tolist() == [[N, N, B, END, N], [N, N, D, N, N], [N, N, C, END, N], [N, N, B, C, END]]
+    assert made["labels"].tolist() == [
+        [N, N, B, END, N],
+        [N, N, D, N, N],
+        [N, N, C, END, N],
+        [N, N, B, C, END],
+    ]
     assert made["images"][:, 0, 0].tolist() == [1.0, 3.0, 2.0, 3.0]
     assert made["ids"] == ["p", "q"]
     assert "reference" not in made

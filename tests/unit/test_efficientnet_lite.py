@@ -11,14 +11,21 @@ from torch import Tensor
 from transformers import AutoModel
 
 from sightline.errors import MissingExtra
-from sightline.models.parts.efficientnet_lite import FLOOR, PART, EfficientNetLiteConfig, EfficientNetLiteModel
+from sightline.models.parts.efficientnet_lite import (
+    FLOOR,
+    PART,
+    EfficientNetLiteConfig,
+    EfficientNetLiteModel,
+)
 
 try:
     import efficientnet_lite_pytorch  # the kit's package
 except ImportError:
     efficientnet_lite_pytorch = None
 
-needs_kit = pytest.mark.skipif(efficientnet_lite_pytorch is None, reason="the package efficientnet-lite-pytorch is absent")
+needs_kit = pytest.mark.skipif(
+    efficientnet_lite_pytorch is None, reason="the package efficientnet-lite-pytorch is absent"
+)
 
 
 @pytest.fixture(scope="module")

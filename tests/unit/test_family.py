@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
-import models
 import pytest
 import torch
 
+import models
 from sightline.errors import ModelError
 from sightline.models import checkpoint
 from sightline.models.families.llava import part_folder
@@ -45,9 +45,13 @@ def test_one_row_of_several_answers_equals_separate_rows(language: Path, answers
         states = made.family.hidden(model, table(ids[None]), **kwargs).last_hidden_state
         return made.family.head(model, states).log_softmax(-1)[0]
 
-    bias = torch.zeros(allowed.shape, dtype=torch.float64).masked_fill(~allowed, torch.finfo(torch.float64).min)
+    bias = torch.zeros(allowed.shape, dtype=torch.float64).masked_fill(
+        ~allowed, torch.finfo(torch.float64).min
+    )
     with torch.no_grad():
-        together = logps(torch.cat([prompt, *tails]), attention_mask=bias[None, None], position_ids=positions[None])
+        together = logps(
+            torch.cat([prompt, *tails]), attention_mask=bias[None, None], position_ids=positions[None]
+        )
         start = 5
         for tail in tails:
             alone = logps(torch.cat([prompt, tail]))
@@ -105,7 +109,11 @@ def test_images_start_with_the_spread_of_words(language: Path) -> None:
 def test_composing_never_grows_the_vocabulary(language: Path) -> None:
     made = models.bundle(language)
     assert made.image_token == 3  # <empty_output>: reserved, and no text uses it
-    assert len(made.tokenizer) == made.model.get_input_embeddings().num_embeddings == made.model.lm_head.out_features
+    assert (
+        len(made.tokenizer)
+        == made.model.get_input_embeddings().num_embeddings
+        == made.model.lm_head.out_features
+    )
 
 
 def test_tied_embeddings_stay_tied(tied_language: Path) -> None:
@@ -115,9 +123,13 @@ def test_tied_embeddings_stay_tied(tied_language: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "what"),
-    [({"connector": "mlp3x"}, "unknown connector 'mlp3x'"), ({"language": "some/hub-name"}, "no model folder 'some/hub-name'"),
-     ({"language": {"model_type": "llama"}}, "needs a tokenizer"), ({"vision": "kit/nothing"}, "the kit holds no 'nothing'")],
-)  # fmt: skip
+    [
+        ({"connector": "mlp3x"}, "unknown connector 'mlp3x'"),
+        ({"language": "some/hub-name"}, "no model folder 'some/hub-name'"),
+        ({"language": {"model_type": "llama"}}, "needs a tokenizer"),
+        ({"vision": "kit/nothing"}, "the kit holds no 'nothing'"),
+    ],
+)
 def test_parts_that_cannot_be_had_are_refused(language: Path, change: dict[str, object], what: str) -> None:
     with pytest.raises(ModelError) as caught:
         checkpoint.compose({**models.section(language), **change}, 0)
@@ -140,7 +152,9 @@ def test_a_vocabulary_without_an_unused_token_is_refused(language: Path) -> None
     tokenizer = models.bytes_tokenizer()
     assert _image_token(tokenizer) == 3
 
-    plain = SimpleNamespace(added_tokens_decoder={0: ""}, get_vocab=lambda: {"<|endoftext|>": 0, "<image>": 7})
+    plain = SimpleNamespace(
+        added_tokens_decoder={0: ""}, get_vocab=lambda: {"<|endoftext|>": 0, "<image>": 7}
+    )
     with pytest.raises(ModelError) as caught:
         _image_token(plain)
     assert "never grows a vocabulary" in caught.value.remedy

@@ -5,22 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import models
 import pytest
 import torch
 
+import models
 from sightline.errors import RunError
 from sightline.models.family import Bundle
 from sightline.models.features import Features, Pixels, encode, looker, pixels, tower_hash
 from sightline.types import Degrade, View
 
 
-@pytest.fixture()
+@pytest.fixture
 def made(language: Path) -> Bundle:
     return models.bundle(language)
 
 
-@pytest.fixture()
+@pytest.fixture
 def views(tmp_path: Path) -> list[View]:
     refs = [models.picture(tmp_path / "images", f"{i}.png", i) for i in range(3)]
     plain = [View(ref, f"r{i}") for i, ref in enumerate(refs)]
@@ -60,8 +60,12 @@ def test_more_views_than_one_batch(made: Bundle, views: list[View], tmp_path: Pa
     torch.testing.assert_close(look(many[34]), alone)
 
 
-@pytest.mark.parametrize("what", ["file", "preprocessing", "tower", "layer", "select", "seed", "record", "strength", "kind"])
-def test_whatever_a_feature_depends_on_makes_another_key(made: Bundle, views: list[View], tmp_path: Path, what: str) -> None:
+@pytest.mark.parametrize(
+    "what", ["file", "preprocessing", "tower", "layer", "select", "seed", "record", "strength", "kind"]
+)
+def test_whatever_a_feature_depends_on_makes_another_key(
+    made: Bundle, views: list[View], tmp_path: Path, what: str
+) -> None:
     look = Features(made, tmp_path / "images", tmp_path / "kept")
     view = views[3]
     spoiled = view.degrade

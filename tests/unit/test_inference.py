@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import models
 import pytest
 import torch
 from torch import Tensor
 
+import models
 from sightline import inference
 from sightline.data.chat import Chat
 from sightline.inference import Answer, Item, Ledger, ask, first_tokens, items, predictions
@@ -28,7 +28,7 @@ def made(language: Path) -> Bundle:
     return models.bundle(language)
 
 
-@pytest.fixture()
+@pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """A third of the vocabulary ends an answer, so that rows of a batch end at different steps."""
     monkeypatch.setattr(inference, "end_tokens", lambda bundle: set(range(0, 288, 3)))
@@ -48,7 +48,10 @@ def mixed() -> list[Sample]:
     closed = [("Is there a line?", "Yes"), ("Is it broken, and if so is it the left one?", "No")]
     return [
         *(study(i, ("Is it?" + " so" * i, "Yes"), closed[i % 2], closed[0]) for i in range(5)),
-        *(study(5 + i, ("What is seen" + "?" * (1 + 3 * i), "A line"), closed[1], ("Where?", "Left" * i)) for i in range(3)),
+        *(
+            study(5 + i, ("What is seen" + "?" * (1 + 3 * i), "A line"), closed[1], ("Where?", "Left" * i))
+            for i in range(3)
+        ),
         *(study(8 + i, closed[0], ("Where" + "e" * i, "Above " * (i + 1))) for i in range(3)),
         study(11, ("Describe", "All is well.")),
     ]
@@ -71,7 +74,9 @@ def plainly(bundle: Bundle, item: Item, settings: Generate = SETTINGS) -> list[A
 
     def after(ids: list[int]) -> Tensor:
         embeds = family.splice(bundle.model, torch.tensor([ids]), images)
-        return family.head(bundle.model, family.hidden(bundle.model, embeds, use_cache=False).last_hidden_state)[0, -1]
+        return family.head(
+            bundle.model, family.hidden(bundle.model, embeds, use_cache=False).last_hidden_state
+        )[0, -1]
 
     ids, at, out = [], 0, []
     for turn, closed in zip(item.encoded.turns, item.closed, strict=True):
@@ -113,7 +118,9 @@ def test_batched_answers_equal_plain_forward_passes(made: Bundle, often: None, b
     assert len(lengths) > 2  # rows did end at different steps
 
 
-def test_answers_that_reach_the_limit_are_read_whole_before_the_next_turn(made: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_that_reach_the_limit_are_read_whole_before_the_next_turn(
+    made: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(inference, "end_tokens", lambda bundle: set())
     samples = [study(i, ("Where?" * (i + 1), "Left"), ("Is it?", "Yes")) for i in range(3)]
     found = told(made, samples)
@@ -132,11 +139,14 @@ def test_answers_that_end_at_once_are_empty(made: Bundle, monkeypatch: pytest.Mo
 def test_later_images_are_seen_when_their_turn_comes(made: Bundle, often: None) -> None:
     inline = replace(made, family=replace(made.family, placement="inline"))
     talk = (
-        Message(role="user", parts=(0, "Is it?")), Message(role="assistant", parts=("Yes",)),
-        Message(role="user", parts=("And", 1, "here?")), Message(role="assistant", parts=("Left",)),
-    )  # fmt: skip
+        Message(role="user", parts=(0, "Is it?")),
+        Message(role="assistant", parts=("Yes",)),
+        Message(role="user", parts=("And", 1, "here?")),
+        Message(role="assistant", parts=("Left",)),
+    )
     samples = [
-        Sample(id=f"m{i}", patient="p", images=(PICTURES[i], PICTURES[i + 1]), messages=talk) for i in range(3)
+        Sample(id=f"m{i}", patient="p", images=(PICTURES[i], PICTURES[i + 1]), messages=talk)
+        for i in range(3)
     ]
     found = told(inline, samples)
     for item in items(samples, Chat.of(inline), lambda s, i: View(s.images[i], s.id)):
@@ -148,7 +158,9 @@ def test_later_images_are_seen_when_their_turn_comes(made: Bundle, often: None) 
             family = made.family
             image = family.connect(made.model, look(item.views[0])[None])
             embeds = family.splice(made.model, torch.tensor([prompt]), image)
-            logps = family.head(made.model, family.hidden(made.model, embeds).last_hidden_state)[0, -1].log_softmax(-1)
+            logps = family.head(made.model, family.hidden(made.model, embeds).last_hidden_state)[
+                0, -1
+            ].log_softmax(-1)
             yes = first_tokens(made.tokenizer, ("Yes", "yes", "YES"))
             expected = float(logps[yes].logsumexp(0))
             assert found[item.sample.id][0].choices["yes"] == pytest.approx(expected, abs=1e-4)
@@ -183,7 +195,7 @@ def forced_choice(made: Bundle, item: Item) -> float:
     return float(logits.log_softmax(-1)[first_tokens(made.tokenizer, ("Yes", "yes", "YES"))].logsumexp(0))
 
 
-@pytest.fixture()
+@pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many conversations each batch held."""
     sizes: list[int] = []
@@ -198,7 +210,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_equal_inputs_are_computed_once(made: Bundle, asked: list[int]) -> None:
-    same = [models.sample(f"t{i}", [("Is it?", gold)], [PICTURES[0]]) for i, gold in enumerate(["Yes", "No", "Yes"])]
+    same = [
+        models.sample(f"t{i}", [("Is it?", gold)], [PICTURES[0]])
+        for i, gold in enumerate(["Yes", "No", "Yes"])
+    ]
     other_image = models.sample("u", [("Is it?", "Yes")], [PICTURES[1]])
     other_words = models.sample("v", [("Is it so?", "Yes")], [PICTURES[0]])
     found = told(made, [*same, other_image, other_words])
@@ -216,7 +231,12 @@ def test_a_batch_holds_one_pattern_of_turns(made: Bundle, asked: list[int]) -> N
 
 def test_reports_are_never_closed(made: Bundle) -> None:
     report = Message(role="assistant", parts=("No effusion.",), topic="report")
-    sample = Sample(id="r", patient="p", images=PICTURES[:1], messages=(Message(role="user", parts=(0, "Is there fluid?")), report))
+    sample = Sample(
+        id="r",
+        patient="p",
+        images=PICTURES[:1],
+        messages=(Message(role="user", parts=(0, "Is there fluid?")), report),
+    )
     assert items([sample], Chat.of(made), lambda s, i: View(s.images[i], s.id))[0].closed == (False,)
 
 
@@ -225,14 +245,22 @@ def test_predictions_carry_the_right_answers_and_topics() -> None:
     item = Item(sample, None, (), (True, False))  # type: ignore[arg-type]
     made = predictions(item, [Answer("No", {"yes": -2.0, "no": -0.1}), Answer("Right")])
     assert made[0] == Prediction(
-        sample="s1", patient="patient-s1", turn=0, question="Is it?", answer="Yes", text="No", topic="topic0",
+        sample="s1",
+        patient="patient-s1",
+        turn=0,
+        question="Is it?",
+        answer="Yes",
+        text="No",
+        topic="topic0",
         choices={"yes": -2.0, "no": -0.1},
-    )  # fmt: skip
+    )
     assert (made[1].turn, made[1].question, made[1].answer, made[1].text) == (1, "Where?", "Left", "Right")
 
 
 def prediction(name: str) -> Prediction:
-    return Prediction(sample=name, patient="p", turn=0, question="q", answer="a", text="t\n\u2028", choices={"yes": -0.5})
+    return Prediction(
+        sample=name, patient="p", turn=0, question="q", answer="a", text="t\n\u2028", choices={"yes": -0.5}
+    )
 
 
 def test_the_ledger_drops_a_torn_last_line_and_goes_on(tmp_path: Path) -> None:
@@ -248,7 +276,10 @@ def test_the_ledger_drops_a_torn_last_line_and_goes_on(tmp_path: Path) -> None:
         again.add("b", [prediction("b")])
         assert path.read_bytes() == whole
     assert Ledger(path).all(["b", "a"]) == [prediction("b"), prediction("a")]
-    assert [json.loads(line)["sample"] for line in path.read_text(encoding="utf-8").split("\n")[:-1]] == ["a", "b"]
+    assert [json.loads(line)["sample"] for line in path.read_text(encoding="utf-8").split("\n")[:-1]] == [
+        "a",
+        "b",
+    ]
 
 
 def test_an_empty_or_absent_ledger_is_a_start(tmp_path: Path) -> None:

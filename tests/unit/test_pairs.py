@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import models
 import pytest
 
+import models
 from sightline.data import pairs
 from sightline.types import Degrade, ImageRef, Message, Sample
 
@@ -22,9 +22,18 @@ STUDIES = [study(f"s{i}", "Yes", "No", f"in place {i % 3}", "Yes") for i in rang
 
 @pytest.mark.parametrize(
     ("answer", "other"),
-    [("Yes", "No"), ("no", "yes"), ("Yes.", "No."), (" No ", "Yes"), ("no.", "yes."), ("left", None), ("", None),
-     ("Yes, on the left", None), ("None", None)],
-)  # fmt: skip
+    [
+        ("Yes", "No"),
+        ("no", "yes"),
+        ("Yes.", "No."),
+        (" No ", "Yes"),
+        ("no.", "yes."),
+        ("left", None),
+        ("", None),
+        ("Yes, on the left", None),
+        ("None", None),
+    ],
+)
 def test_flip_keeps_the_spelling(answer: str, other: str | None) -> None:
     assert pairs.flip(answer) == other
 
@@ -99,8 +108,13 @@ def test_no_wrong_answer_is_made_up() -> None:
 
 def test_reports_are_degraded_but_never_turned_wrong() -> None:
     report = Sample(
-        id="r", patient="p", images=(PICTURE,),
-        messages=(Message(role="user", parts=(0, "Describe.")), Message(role="assistant", parts=("All well.",), topic="report")),
-    )  # fmt: skip
+        id="r",
+        patient="p",
+        images=(PICTURE,),
+        messages=(
+            Message(role="user", parts=(0, "Describe.")),
+            Message(role="assistant", parts=("All well.",), topic="report"),
+        ),
+    )
     assert pairs.wrong([report, study("s", "Yes")], 0, ("report",), {}) == []
     assert [p.chosen for p in pairs.degraded([report], 0, (), NOISE)] == ["All well."]

@@ -146,6 +146,13 @@ def test_a_saved_model_may_be_named_by_its_folder(good: Path) -> None:
     assert recipe.load(good, ["aligned.model=runs/other/taught"]).reads("aligned") == ["pairs"]
 
 
+def test_a_fault_in_a_stage_does_not_hide_what_it_names(good: Path) -> None:
+    block = refusal(good, "taught.train.epochs=-1", "taught.data=dta", "data.reader=phantm", "data.max_bad=2")
+    assert "4 fault(s)" in block
+    assert "taught.data: 'dta' names no stage" in block
+    assert "data: no readers plug-in 'phantm'" in block
+
+
 @pytest.mark.parametrize("name", ["base", "seed", "../up", ".hidden", "a/b", ""])
 def test_a_stage_name_is_a_folder_name(tmp_path: Path, name: str) -> None:
     text = f"name: x\nstages:\n  '{name}': {{stage: prepare, reader: phantom}}\n"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import models
 import pytest
 
+import models
 from sightline.data.chat import Chat
 from sightline.data.rows import TOO_LONG, encode_pairs, encode_samples, select
 from sightline.types import Degrade, ImageRef, Message, Preference
@@ -14,16 +14,21 @@ from sightline.types import Degrade, ImageRef, Message, Preference
 ONE, TWO = ImageRef(path="one.png", sha256="1"), ImageRef(path="two.png", sha256="2")
 
 
-@pytest.fixture()
+@pytest.fixture
 def chat() -> Chat:
     return Chat(tokenizer=models.bytes_tokenizer(), image_token=3, tokens_per_image=2)
 
 
 def pair(**more: object) -> Preference:
     plain = Preference(
-        id="s/degraded", patient="p", images=(ONE,), prompt=(Message(role="user", parts=(0, "Is it?")),),
-        chosen="Yes", rejected="No", why="wrong_finding",
-    )  # fmt: skip
+        id="s/degraded",
+        patient="p",
+        images=(ONE,),
+        prompt=(Message(role="user", parts=(0, "Is it?")),),
+        chosen="Yes",
+        rejected="No",
+        why="wrong_finding",
+    )
     return replace(plain, **more)  # type: ignore[arg-type]
 
 
@@ -43,7 +48,10 @@ def test_samples_become_rows_with_a_view_per_image(chat: Chat) -> None:
     rows, aside = encode_samples([sample], chat, 200)
     assert aside == []
     assert rows[0].encoded == chat.encode(sample.messages)
-    assert [(v.image.path, v.record, v.degrade) for v in rows[0].views] == [("one.png", "a", None), ("two.png", "a", None)]
+    assert [(v.image.path, v.record, v.degrade) for v in rows[0].views] == [
+        ("one.png", "a", None),
+        ("two.png", "a", None),
+    ]
 
 
 def test_samples_that_do_not_fit_are_cut_or_set_aside_with_the_reason(chat: Chat) -> None:
@@ -58,9 +66,10 @@ def test_samples_that_do_not_fit_are_cut_or_set_aside_with_the_reason(chat: Chat
 
 def test_only_the_last_answer_of_a_pair_is_learned(chat: Chat) -> None:
     talk = (
-        Message(role="user", parts=(0, "Is it?")), Message(role="assistant", parts=("Yes",)),
+        Message(role="user", parts=(0, "Is it?")),
+        Message(role="assistant", parts=("Yes",)),
         Message(role="user", parts=("Sure?",)),
-    )  # fmt: skip
+    )
     pairs, aside = encode_pairs([pair(prompt=talk, chosen="Yes", rejected="No")], chat, 200)
     assert aside == []
     for side, answer in ((pairs[0].chosen, "Yes"), (pairs[0].rejected, "No")):

@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-import models
 import pytest
 import torch
 from peft import PeftModel
 from torch import nn
 
+import models
 from sightline.errors import ModelError
 from sightline.models import trainable
 from sightline.models.family import Bundle
@@ -33,11 +33,23 @@ def count(module: nn.Module) -> int:
 def test_the_table_states_the_true_numbers(language: Path) -> None:
     made = models.bundle(language)
     core = made.model.model
-    totals = [count(core.vision_tower), count(core.multi_modal_projector), count(core.language_model) + count(made.model.lm_head)]
-    wide = sum(2 * (m.in_features + m.out_features) for m in core.language_model.modules() if isinstance(m, nn.Linear))
+    totals = [
+        count(core.vision_tower),
+        count(core.multi_modal_projector),
+        count(core.language_model) + count(made.model.lm_head),
+    ]
+    wide = sum(
+        2 * (m.in_features + m.out_features)
+        for m in core.language_model.modules()
+        if isinstance(m, nn.Linear)
+    )
     trainable.apply(made, USUAL, 0)
     rows = trainable.table(made, USUAL)
-    assert [(r.part, r.how, r.lr) for r in rows] == [("vision", "frozen", 0.0), ("connector", "full", 1e-2), ("language", "lora", 1e-3)]
+    assert [(r.part, r.how, r.lr) for r in rows] == [
+        ("vision", "frozen", 0.0),
+        ("connector", "full", 1e-2),
+        ("language", "lora", 1e-3),
+    ]
     assert [r.total for r in rows] == totals
     assert [r.trainable for r in rows] == [0, totals[1], wide]
     shown = trainable.text(rows).splitlines()
@@ -69,7 +81,9 @@ def test_lora_targets_by_name(language: Path) -> None:
     plan = Plan(lora=Lora(r=2, lr=1e-3, targets=("q_proj", "v_proj")))
     trainable.apply(made, {"language": plan}, 0)
     assert {re.findall(r"\.(\w+_proj)\.lora_", n)[0] for n in trained_names(made)} == {"q_proj", "v_proj"}
-    assert not any(n.startswith("model.vision_tower") for n in trained_names(made))  # CLIP has layers of these names
+    assert not any(
+        n.startswith("model.vision_tower") for n in trained_names(made)
+    )  # CLIP has layers of these names
 
 
 def test_the_tower_can_train_alone(language: Path) -> None:
@@ -91,13 +105,18 @@ def test_a_full_part_beside_lora_is_peft_s_own_copy(language: Path) -> None:
     assert isinstance(trained, PeftModel)
     with torch.no_grad(), trained.disable_adapter():
         before = made.family.connect(made.model, features)
-    assert torch.equal(before, models.bundle(language).family.connect(models.bundle(language).model, features))
+    assert torch.equal(
+        before, models.bundle(language).family.connect(models.bundle(language).model, features)
+    )
     assert not torch.equal(before, made.family.connect(made.model, features))
 
 
 def test_parts_may_have_ranks_of_their_own(language: Path) -> None:
     made = models.bundle(language)
-    asked = {"vision": Plan(lora=Lora(r=3, alpha=12, lr=1e-4)), "language": Plan(lora=Lora(r=5, alpha=5, lr=1e-3))}
+    asked = {
+        "vision": Plan(lora=Lora(r=3, alpha=12, lr=1e-4)),
+        "language": Plan(lora=Lora(r=5, alpha=5, lr=1e-3)),
+    }
     trainable.apply(made, asked, 0)
     for name, parameter in made.model.named_parameters():
         if ".lora_A." in name:
@@ -105,14 +124,19 @@ def test_parts_may_have_ranks_of_their_own(language: Path) -> None:
     scalings = {n: m.scaling["default"] for n, m in made.model.named_modules() if n.endswith("q_proj")}
     assert {v for n, v in scalings.items() if "vision" in n} == {4.0}
     assert {v for n, v in scalings.items() if "language" in n} == {1.0}
-    assert [(g["part"], g["lr"]) for g in trainable.groups(made, asked)] == [("vision", 1e-4), ("language", 1e-3)]
+    assert [(g["part"], g["lr"]) for g in trainable.groups(made, asked)] == [
+        ("vision", 1e-4),
+        ("language", 1e-3),
+    ]
 
 
 def test_full_without_lora_leaves_the_bare_model(language: Path) -> None:
     made = models.bundle(language)
     trained = trainable.apply(made, {"connector": FULL}, 0)
     assert trained is made.model
-    assert trained_names(made) == [f"model.multi_modal_projector.linear_{i}.{w}" for i in (1, 2) for w in ("weight", "bias")]
+    assert trained_names(made) == [
+        f"model.multi_modal_projector.linear_{i}.{w}" for i in (1, 2) for w in ("weight", "bias")
+    ]
     assert trainable.unwrap(trained) is made.model
 
 
@@ -131,7 +155,10 @@ def test_every_trained_parameter_is_in_exactly_one_group(language: Path) -> None
     trainable.apply(made, USUAL, 0)
     grouped = [id(p) for g in trainable.groups(made, USUAL) for p in g["params"]]
     assert sorted(grouped) == sorted(id(p) for p in made.model.parameters() if p.requires_grad)
-    assert [(g["part"], g["lr"]) for g in trainable.groups(made, USUAL)] == [("connector", 1e-2), ("language", 1e-3)]
+    assert [(g["part"], g["lr"]) for g in trainable.groups(made, USUAL)] == [
+        ("connector", 1e-2),
+        ("language", 1e-3),
+    ]
 
 
 @pytest.mark.parametrize("asked", [USUAL, {"connector": FULL}, {"language": LORA}])

@@ -31,14 +31,15 @@ def plugins_by_kind() -> dict[str, list[str]]:
 
 
 def stages_below(run: Path) -> list[Path]:
-    """A stage's folder itself, or the finished stages of a recipe's folder.
+    """A stage's folder itself, or the finished stages of a recipe's folder, oldest first.
 
     Raises:
         RunError: neither.
     """
     if (run / runs.MANIFEST).is_file():
         return [run]
-    found = sorted(p.parent for p in run.glob(f"*/{runs.MANIFEST}") if not p.parent.name.startswith("."))
+    sealed = [p for p in run.glob(f"*/{runs.MANIFEST}") if not p.parent.name.startswith(".")]
+    found = [p.parent for p in sorted(sealed, key=lambda p: (p.stat().st_mtime, p))]
     if not found:
         raise RunError(
             "no finished stage here", where=str(run), expected="runs/RECIPE or runs/RECIPE/STAGE",

@@ -17,11 +17,12 @@ from ..recipe import Align, Model, Plan, Prepare, Recipe, Sft
 STAGES = Path(__file__).parent.parent / "stages"
 State = Literal["up to date", "would run", "would resume"]
 
-# Weights of the kit's parts in float32, by their parameter counts (SmolLM2-135M with tied embeddings,
-# EfficientNet-Lite0 without its classifier).
-KIT = {"kit/smollm2-135m": 134_515_008, "kit/efficientnet-lite0": 3_370_000}
-LIBRARIES = 0.6e9  # resident memory of torch and transformers before any model, measured
-PICTURE = 22_000  # bytes of one generated 224 x 224 picture, measured
+# Parameters of the kit's parts: SmolLM2-135M with tied embeddings, EfficientNet-Lite0 without its classifier.
+KIT = {"kit/smollm2-135m": 134_515_008, "kit/efficientnet-lite0": 3_371_008}
+CONNECTOR = 1_100_000  # parameters between those two
+LIBRARIES = 0.95e9  # resident memory of torch and transformers before any model, measured
+LOADING = 1.5  # how many times over weights are held while a model is put together, measured
+PICTURE = 32_000  # bytes of one generated 224 x 224 picture, measured
 STUDIES = 1.3  # studies of one generated patient, on average
 
 
@@ -117,7 +118,7 @@ def needs(recipe: Recipe, root: Path) -> list[str]:
     if counts:
         most = max(counts, key=lambda n: counts[n][0] * 4 + counts[n][1] * 12)
         total, trained = counts[most]
-        memory = LIBRARIES + 4 * total + 12 * trained
+        memory = LIBRARIES + 4 * LOADING * total + 12 * trained
         lines.append(
             f"memory: about {memory / 1e9:.1f} GB before activations"
             f" ({most}: {total / 1e6:.0f} M weights, at most {trained / 1e6:.0f} M trained){_free_memory()}"
@@ -142,8 +143,8 @@ def _parameters(section: Any, recipe: Recipe) -> tuple[int, int] | None:
     for part, asked in section.trainable.items():
         if isinstance(asked, Plan):
             share = 1.0 if asked.full else 0.01 * max(1, asked.lora.r / 16 if asked.lora else 1)
-            trained += int(parts.get(part, 3_000_000) * share)
-    return sum(parts.values()) + 3_000_000, trained
+            trained += int(parts.get(part, CONNECTOR) * share)
+    return sum(parts.values()) + CONNECTOR, trained
 
 
 def _base(section: Any, recipe: Recipe) -> Model | None:

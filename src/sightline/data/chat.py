@@ -173,7 +173,7 @@ class Chat:
 
     def _check_end(self, new: list[int], piece: str) -> None:
         """What follows an answer must begin with a control token, or the model never learns to stop."""
-        if not new or new[0] not in self.tokenizer.all_special_ids and new[0] not in self.tokenizer.added_tokens_decoder:
+        if not new or (new[0] not in self.tokenizer.all_special_ids and new[0] not in self.tokenizer.added_tokens_decoder):
             raise DataError(
                 "the chat template ends an answer without an end token",
                 found=repr(piece[:40]),

@@ -1,4 +1,4 @@
-"""Recipe to TrainingArguments, the only place; and the order of rows, a function of (seed, epoch, record id)."""
+"""Recipe to TrainingArguments, the only place; and the order of rows, made of (seed, epoch, record id)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ T = TypeVar("T")
 FIXED = (
     "output_dir", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "save_strategy",
     "save_steps", "save_total_limit", "seed", "data_seed", "remove_unused_columns", "train_sampling_strategy",
-    "warmup_steps", "lr_scheduler_type", "bf16", "fp16", "num_train_epochs", "ignore_data_skip", "save_only_model",
-    "auto_find_batch_size", "load_best_model_at_end", "enable_jit_checkpoint", "logging_nan_inf_filter",
+    "warmup_steps", "lr_scheduler_type", "bf16", "fp16", "num_train_epochs", "ignore_data_skip",
+    "save_only_model", "auto_find_batch_size", "load_best_model_at_end", "enable_jit_checkpoint",
+    "logging_nan_inf_filter",
     "dataloader_drop_last", "resume_from_checkpoint", "push_to_hub",
 )  # fmt: skip
 
@@ -76,14 +77,17 @@ def arguments(train: Train, folder: Path, total: int, seed: int, events: Path) -
     """
     clash = sorted(set(train.extra) & set(FIXED))
     if clash:
-        raise RecipeError(f"`train.extra` may not set {', '.join(clash)}", remedy="use the section's own keys")
+        raise RecipeError(
+            f"`train.extra` may not set {', '.join(clash)}", remedy="use the section's own keys"
+        )
     warmup = round(train.warmup * total)
-    if warmup >= total and total > 1:
+    if warmup >= total > 1:
         raise RecipeError("the learning rate never leaves its warm-up", found=f"{warmup} of {total} steps")
     settings: dict[str, Any] = {
         "output_dir": str(folder), "max_steps": total, "per_device_train_batch_size": train.batch,
-        "gradient_accumulation_steps": train.accumulate, "save_strategy": "steps", "save_steps": train.save_every,
-        "save_total_limit": None, "seed": seed, "remove_unused_columns": False, "warmup_steps": warmup,
+        "gradient_accumulation_steps": train.accumulate, "save_strategy": "steps",
+        "save_steps": train.save_every, "save_total_limit": None, "seed": seed, "warmup_steps": warmup,
+        "remove_unused_columns": False,
         "train_sampling_strategy": "sequential", "lr_scheduler_type": train.schedule,
         "bf16": train.precision == "bfloat16", "logging_steps": 1, "logging_first_step": True,
         "logging_nan_inf_filter": False, "report_to": ["tensorboard"], "dataloader_pin_memory": False,

@@ -61,7 +61,10 @@ def fit(run: runs.Run, job: Job, trainer_class: type[AtomicTrainer], **extra: An
         NonFinite: a loss or gradient is not a number.
     """
     if not job.rows:
-        raise RunError("there is nothing to train on", remedy="look at set_aside.jsonl and the data set's rejected.jsonl")
+        raise RunError(
+            "there is nothing to train on", where=f"stage {run.name}", expected="at least one row",
+            remedy="look at set_aside.json beside it and at rejected.jsonl of the data set",
+        )  # fmt: skip
     total = steps(job.train, len(job.rows))
     checkpoints = run.work / runs.SCRATCH
     checkpoints.mkdir(exist_ok=True)

@@ -1,7 +1,7 @@
 """Two trainers over `transformers.Trainer`: each says only how its loss is computed and how a save is atomic.
 
-The model given to the Trainer is `Answers`: one forward from ids and images to log-probabilities of answer tokens,
-so that DDP, FSDP and autocast wrap exactly what is computed.
+The model given to the Trainer is `Answers`: one forward from ids and images to log-probabilities of answer
+tokens, so that DDP, FSDP and autocast wrap exactly what is computed.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Answers(nn.Module):
 class AtomicTrainer(Trainer):
     """A Trainer whose checkpoints are complete or absent, and verify before they are used.
 
-    A checkpoint is written to `staging`, sealed with SHA-256 sums and renamed; stock saving leaves half-written
-    folders that resume then trusts (transformers issues 35525, 36076).
+    A checkpoint is written to `staging`, sealed with SHA-256 sums and renamed; stock saving leaves
+    half-written folders that resume then trusts (transformers issues 35525, 36076).
 
     Args:
         answers: the model.
@@ -125,7 +125,7 @@ class AtomicTrainer(Trainer):
         return loss
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """The norm of all gradients before clipping; stops before the optimizer's step where it is not a number.
+        """The norm of all gradients before clipping; stops before the optimizer steps if it is not finite.
 
         Clipping by an infinite norm turns every gradient into 0: the step would be lost in silence.
 
@@ -134,8 +134,8 @@ class AtomicTrainer(Trainer):
         """
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         if norm is not None and not math.isfinite(float(norm)):
-            step = self.state.global_step
-            raise self._non_finite("norm of the gradients", float(norm), self.records(step) if self.records else [])
+            ids = self.records(self.state.global_step) if self.records else []
+            raise self._non_finite("norm of the gradients", float(norm), ids)
         return norm
 
     def _non_finite(self, what: str, value: float, ids: list[str]) -> NonFinite:
@@ -158,11 +158,17 @@ class SupervisedTrainer(AtomicTrainer):
         self.model_accepts_loss_kwargs = True  # the Trainer then counts learned tokens over the whole step
 
     def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
     ) -> Any:
         """Negative mean log-probability; under accumulation, the mean over the whole step's tokens."""
         total = -self._logps(model, inputs).sum()
-        count = num_items_in_batch if num_items_in_batch is not None else (inputs["labels"][:, 1:] != IGNORE).sum()
+        count = num_items_in_batch
+        if count is None:
+            count = (inputs["labels"][:, 1:] != IGNORE).sum()
         loss = self._finite(total / count, inputs)
         return (loss, {}) if return_outputs else loss
 
@@ -180,7 +186,11 @@ class PairTrainer(AtomicTrainer):
         self.rewards: dict[str, list[float]] = {}
 
     def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
     ) -> Any:
         """Mean pair loss; notes how far chosen and rejected have moved from the reference."""
         pairs = pair_logps(self._logps(model, inputs), inputs)
