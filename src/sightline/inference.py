@@ -86,7 +86,13 @@ def exchanges(sample: Sample) -> list[tuple[str, str, str]]:
     return out
 
 
-def ask(bundle: Bundle, todo: Sequence[Item], look: Look, settings: Generate, done: Callable[[Item, list[Answer]], None]) -> None:
+def ask(
+    bundle: Bundle,
+    todo: Sequence[Item],
+    look: Look,
+    settings: Generate,
+    done: Callable[[Item, list[Answer]], None],
+) -> None:
     """Answer every turn of every item, longest first, equal inputs once.
 
     Args:
@@ -99,7 +105,9 @@ def ask(bundle: Bundle, todo: Sequence[Item], look: Look, settings: Generate, do
     same: dict[str, list[Item]] = {}
     for item in todo:
         same.setdefault(_fingerprint(item, look), []).append(item)
-    firsts = sorted((group[0] for group in same.values()), key=lambda i: (i.closed, -len(i.encoded.ids), i.sample.id))
+    firsts = sorted(
+        (group[0] for group in same.values()), key=lambda i: (i.closed, -len(i.encoded.ids), i.sample.id)
+    )
     groups = {id(group[0]): group for group in same.values()}
     with tqdm(total=len(todo), desc="  answering", unit="study") as bar:
         for batch in _batches(firsts, settings.batch):
@@ -162,7 +170,9 @@ def _converse(bundle: Bundle, batch: Sequence[Item], look: Look, settings: Gener
     return [row.answers for row in rows]
 
 
-def _connected(bundle: Bundle, rows: Sequence[_Row], pieces: Sequence[Sequence[int]], look: Look) -> Tensor | None:
+def _connected(
+    bundle: Bundle, rows: Sequence[_Row], pieces: Sequence[Sequence[int]], look: Look
+) -> Tensor | None:
     """Connected tokens [N, tokens, hidden] of the images that stand in these pieces; None where there are none."""
     shown: list[View] = []
     for row, piece in zip(rows, pieces, strict=True):
@@ -255,10 +265,17 @@ class Reader:
             ids[i, : len(piece)] = torch.tensor(piece, dtype=torch.long)
         new = (torch.arange(length) < lengths[:, None]).long()  # [B, L]
         self.mask = torch.cat([self.mask, new], dim=1)
-        positions = (self.seen[:, None] + torch.arange(length)).clamp_max(self.seen[:, None] + lengths[:, None])
+        positions = (self.seen[:, None] + torch.arange(length)).clamp_max(
+            self.seen[:, None] + lengths[:, None]
+        )
         embeds = model.get_input_embeddings()(ids) if images is None else family.splice(model, ids, images)
         out = family.hidden(
-            model, embeds, attention_mask=self.mask, position_ids=positions, past_key_values=self.cache, use_cache=True
+            model,
+            embeds,
+            attention_mask=self.mask,
+            position_ids=positions,
+            past_key_values=self.cache,
+            use_cache=True,
         )
         self.seen = self.seen + lengths
         last = out.last_hidden_state[torch.arange(len(pieces)), (lengths - 1).clamp_min(0)]  # [B, hidden]

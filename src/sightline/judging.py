@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise
+from math import isnan
 from typing import Any
 
 from . import plugins, stats
@@ -28,7 +29,8 @@ def measure(predictions: Mapping[Side, Sequence[Prediction]], metrics: Sequence[
     """All measures of all metrics for every (model, image)."""
     loaded = [plugins.load("metrics", name) for name in metrics]
     return {
-        side: {m.name: m for metric in loaded for m in metric.score(list(made))} for side, made in predictions.items()
+        side: {m.name: m for metric in loaded for m in metric.score(list(made))}
+        for side, made in predictions.items()
     }
 
 
@@ -44,52 +46,75 @@ def rows(measures: Measures, seed: int, resamples: int) -> tuple[list[dict[str, 
             score = stats.score(each, seed=seed, resamples=resamples)
             low, high = score.interval if score.interval is not None else (None, None)
             row = {"model": model, "image": image, "metric": name}
-            out.append({**row, "value": score.value, "low": low, "high": high, "n": score.n, "patients": score.patients})
+            out.append(
+                {
+                    **row,
+                    "value": score.value,
+                    "low": low,
+                    "high": high,
+                    "n": score.n,
+                    "patients": score.patients,
+                }
+            )
             parts += [
                 {**row, "part": part, "value": value}
                 for part, value in score.parts.items()
-                if part != stats.DROPPED and value == value
+                if part != stats.DROPPED and not isnan(value)
             ]
     return out, parts
 
 
 def comparisons(measures: Measures, models: Sequence[str], seed: int, resamples: int) -> list[dict[str, Any]]:
-    """Paired differences: each model and the one before, each model with and without its image, and whether
-    the gap between clean and blind has risen.
+    """Paired differences on the same patients.
+
+    Each model against the one before, each model with against without its image, and whether the gap between
+    clean and blind has risen from one model to the next.
 
     Returns:
         Rows {question, metric, a, b, difference, low, high, p, n, patients}; `p` is corrected after Holm over
         all rows that have one.
     """
     images = list(dict.fromkeys(image for _, image in measures if image != "clean"))
-    out: list[dict[str, Any]] = []
-
-    def add(question: str, a: Side, b: Side, names: Sequence[str]) -> None:
-        for name in names:
-            one, other = measures.get(a, {}).get(name), measures.get(b, {}).get(name)
-            if one is not None and other is not None:
-                found = stats.paired(one, other, seed=seed, resamples=resamples)
-                out.append({"question": question, "metric": name, "a": one.value(), "b": other.value(), **asdict(found)})
-
+    pairs: list[tuple[str, Side, Side, tuple[str, ...]]]
+    pairs = [(f"{b} minus {a}", (b, "clean"), (a, "clean"), BETWEEN_MODELS) for a, b in pairwise(models)]
+    pairs += [(f"{m}: clean minus {i}", (m, "clean"), (m, i), BLIND) for m in models for i in images]
+    out = [row for each in pairs for row in _differences(measures, *each, seed=seed, resamples=resamples)]
     for before, after in pairwise(models):
-        add(f"{after} minus {before}", (after, "clean"), (before, "clean"), BETWEEN_MODELS)
-    for model in models:
-        for image in images:
-            add(f"{model}: clean minus {image}", (model, "clean"), (model, image), BLIND)
-    for before, after in pairwise(models):
-        for image in images:
-            sides = [measures.get(s, {}).get(RISE) for s in _corners(after, before, image)]
-            if None not in sides:
-                found = stats.difference_of_differences(*sides, seed=seed, resamples=resamples)  # type: ignore[arg-type]
-                values = [s.value() for s in sides if s is not None]
-                question = f"rise of clean over {image}, {before} to {after}"
-                gaps = {"a": values[0] - values[1], "b": values[2] - values[3]}
-                out.append({"question": question, "metric": RISE, **gaps, **asdict(found)})
+        out += _rises(measures, before, after, images, seed=seed, resamples=resamples)
     known = [row for row in out if row["p"] is not None]
     for row, p in zip(known, stats.holm([row["p"] for row in known]), strict=True):
         row["p"] = p
     return out
 
 
-def _corners(after: str, before: str, image: str) -> tuple[Side, Side, Side, Side]:
-    return (after, "clean"), (after, image), (before, "clean"), (before, image)
+def _differences(
+    measures: Measures, question: str, a: Side, b: Side, names: Sequence[str], *, seed: int, resamples: int
+) -> list[dict[str, Any]]:
+    """A - b for every measure that both sides have."""
+    out = []
+    for name in names:
+        one, other = measures.get(a, {}).get(name), measures.get(b, {}).get(name)
+        if one is not None and other is not None:
+            found = stats.paired(one, other, seed=seed, resamples=resamples)
+            out.append(
+                {"question": question, "metric": name, "a": one.value(), "b": other.value(), **asdict(found)}
+            )
+    return out
+
+
+def _rises(
+    measures: Measures, before: str, after: str, images: Sequence[str], *, seed: int, resamples: int
+) -> list[dict[str, Any]]:
+    """How much the gap between clean and blind grew from one model to the next."""
+    out = []
+    for image in images:
+        corners = ((after, "clean"), (after, image), (before, "clean"), (before, image))
+        sides = [measures[c][RISE] for c in corners if RISE in measures.get(c, {})]
+        if len(sides) < len(corners):
+            continue
+        found = stats.difference_of_differences(*sides, seed=seed, resamples=resamples)
+        values = [s.value() for s in sides]
+        gaps = {"a": values[0] - values[1], "b": values[2] - values[3]}
+        question = f"rise of clean over {image}, {before} to {after}"
+        out.append({"question": question, "metric": RISE, **gaps, **asdict(found)})
+    return out

@@ -111,8 +111,8 @@ def test_four_kills_in_one_run(lab: Lab, stage: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["taught", "aligned"])
-def test_kill_at_every_file_operation_of_the_commit(lab: Lab, stage: str) -> None:
-    """From the first file of the model to the last rename: nothing is trained twice, nothing is lost."""
+def test_kills_between_the_last_checkpoint_and_the_last_rename(lab: Lab, stage: str) -> None:
+    """While the model is written, sealed and renamed: the next start ends with the same result."""
     below = f".{stage}.work/"
     total = operations(lab, stage, below)
     start = operations(lab, stage, ".work/checkpoints/")

@@ -73,8 +73,13 @@ def test_words_agree_with_labels(small: tuple[Path, list[Sample]]) -> None:
         last = sample.messages[-1]
         assert last.topic == "report"
         assert asked.images == sample.images
-        assert (asked.id, sample.id) == (f"{asked.patient}-{asked.study}-questions", f"{asked.patient}-{asked.study}-report")
-        assert truth_of_report(last.text) == truth_of_turns(asked) == dict(sample.labels) == dict(asked.labels)
+        assert (asked.id, sample.id) == (
+            f"{asked.patient}-{asked.study}-questions",
+            f"{asked.patient}-{asked.study}-report",
+        )
+        assert (
+            truth_of_report(last.text) == truth_of_turns(asked) == dict(sample.labels) == dict(asked.labels)
+        )
         for name, label in sample.labels.items():
             assert (sample.attributes[f"severity_{name}"] != "none") == bool(label)
 

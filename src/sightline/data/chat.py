@@ -1,10 +1,10 @@
-"""Messages to token ids, through the model's own chat template, with a mask of what is learned.
+r"""Messages to token ids, through the model's own chat template, with a mask of what is learned.
 
 The template is rendered once with a private mark in the place of every message's text. The template's own
 pieces are tokenised with special tokens, the texts of people without: a user who types `<|im_end|>` or
 `<image>` gets its letters, never a control id. Nothing is ever added to the vocabulary.
 
-    ids     <|im_start|> user \\n IMG IMG IMG \\n Is it ? <|im_end|> \\n <|im_start|> assistant \\n Yes <|im_end|> \\n
+    ids     <|im_start|> user \n IMG IMG IMG \n Is it ? <|im_end|> \n <|im_start|> assistant \n Yes <|im_end|> \n
     learned       .        .   .   .   .   .  .  .  .  .      .      .       .          .      .  *       *      .
 """
 
@@ -137,7 +137,9 @@ class Chat:
 
     def _placed(self, messages: Sequence[Message]) -> list[Message]:
         """The conversation with its system text, images where the family wants them, and texts stripped."""
-        out = [replace(m, parts=tuple(p.strip() if isinstance(p, str) else p for p in m.parts)) for m in messages]
+        out = [
+            replace(m, parts=tuple(p.strip() if isinstance(p, str) else p for p in m.parts)) for m in messages
+        ]
         if self.system and out[0].role != "system":
             out.insert(0, Message(role="system", parts=(self.system,)))
         if self.placement == "inline":
@@ -173,7 +175,9 @@ class Chat:
 
     def _check_end(self, new: list[int], piece: str) -> None:
         """What follows an answer must begin with a control token, or the model never learns to stop."""
-        if not new or (new[0] not in self.tokenizer.all_special_ids and new[0] not in self.tokenizer.added_tokens_decoder):
+        if not new or (
+            new[0] not in self.tokenizer.all_special_ids and new[0] not in self.tokenizer.added_tokens_decoder
+        ):
             raise DataError(
                 "the chat template ends an answer without an end token",
                 found=repr(piece[:40]),

@@ -51,7 +51,13 @@ def collate(rows: Sequence[Row], look: Look, *, pad: int) -> dict[str, Any]:
         mask[i, : len(own)] = 1
         labels[i, : len(own)] = torch.where(torch.tensor(row.encoded.learned), own, torch.tensor(IGNORE))
     images = torch.stack([look(v) for r in rows for v in r.views])
-    return {"input_ids": ids, "labels": labels, "attention_mask": mask, "images": images, "ids": [r.id for r in rows]}
+    return {
+        "input_ids": ids,
+        "labels": labels,
+        "attention_mask": mask,
+        "images": images,
+        "ids": [r.id for r in rows],
+    }
 
 
 @dataclass(frozen=True)

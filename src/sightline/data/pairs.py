@@ -78,7 +78,9 @@ def degraded(samples: Sequence[Sample], seed: int, topics: Sequence[str], spec: 
     return out
 
 
-def _pair(sample: Sample, place: int, why: str, *, rejected: str = "", spoiled: Degrade | None = None) -> Preference:
+def _pair(
+    sample: Sample, place: int, why: str, *, rejected: str = "", spoiled: Degrade | None = None
+) -> Preference:
     """A pair on one answer of a sample; earlier answers stand in the prompt as they should be."""
     prompt: tuple[Message, ...] = sample.messages[:place]
     chosen = sample.messages[place].text

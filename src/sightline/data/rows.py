@@ -24,7 +24,9 @@ def _attribute(record: Sample | Preference, key: str) -> str | None:
     return record.attributes.get(key)
 
 
-def encode_samples(samples: Sequence[Sample], chat: Chat, limit: int) -> tuple[list[Row], list[dict[str, Any]]]:
+def encode_samples(
+    samples: Sequence[Sample], chat: Chat, limit: int
+) -> tuple[list[Row], list[dict[str, Any]]]:
     """Rows of whole conversations, and what was set aside.
 
     Args:
@@ -37,14 +39,18 @@ def encode_samples(samples: Sequence[Sample], chat: Chat, limit: int) -> tuple[l
         encoded = chat.encode(sample.messages)
         short = fit(encoded, limit, chat.image_token)
         if short is None:
-            aside.append({"id": sample.id, "reason": TOO_LONG, "tokens": len(encoded.ids), "max_tokens": limit})
+            aside.append(
+                {"id": sample.id, "reason": TOO_LONG, "tokens": len(encoded.ids), "max_tokens": limit}
+            )
             continue
         views = tuple(View(sample.images[i], sample.id) for i in short.images)
         rows.append(Row(sample.id, short, views))
     return rows, aside
 
 
-def encode_pairs(pairs: Sequence[Preference], chat: Chat, limit: int) -> tuple[list[Pair], list[dict[str, Any]]]:
+def encode_pairs(
+    pairs: Sequence[Preference], chat: Chat, limit: int
+) -> tuple[list[Pair], list[dict[str, Any]]]:
     """Pairs of rows in which only the last answer is learned, and what was set aside."""
     out, aside = [], []
     for pair in pairs:

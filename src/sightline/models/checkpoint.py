@@ -33,7 +33,15 @@ def compose(section: dict[str, Any], seed: int) -> Bundle:
     return plugins.load("families", section["family"]).compose(section, seed)
 
 
-def save(folder: Path, bundle: Bundle, model: nn.Module, *, parent: Path | None, trained: dict[str, Any], home: Path) -> None:
+def save(
+    folder: Path,
+    bundle: Bundle,
+    model: nn.Module,
+    *,
+    parent: Path | None,
+    trained: dict[str, Any],
+    home: Path,
+) -> None:
     """Write what was trained.
 
     Args:
@@ -49,7 +57,13 @@ def save(folder: Path, bundle: Bundle, model: nn.Module, *, parent: Path | None,
     above = None
     if parent is not None:
         above = {"path": os.path.relpath(parent, home), "content": fingerprint(parent)}
-    info = {"format": FORMAT, "family": bundle.family.name, "base": bundle.base, "parent": above, "trained": trained}
+    info = {
+        "format": FORMAT,
+        "family": bundle.family.name,
+        "base": bundle.base,
+        "parent": above,
+        "trained": trained,
+    }
     runs.write_json(folder / INFO, info)
     (folder / "chat_template.jinja").write_text(bundle.tokenizer.chat_template, encoding="utf-8")
 
@@ -59,9 +73,18 @@ def write_weights(folder: Path, bundle: Bundle, model: nn.Module) -> None:
     if isinstance(model, PeftModel):
         model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)
+        config = folder / "adapter_config.json"
+        runs.write_json(config, _ordered(runs.read_json(config)))
         return
     weights = {n: p.detach().contiguous() for n, p in bundle.model.named_parameters() if p.requires_grad}
     save_file(weights, folder / "full.safetensors")
+
+
+def _ordered(config: dict[str, Any]) -> dict[str, Any]:
+    """PEFT keeps module names in a set, whose order differs from process to process; files must not."""
+    return {
+        k: sorted(v) if k in ("target_modules", "modules_to_save") and v else v for k, v in config.items()
+    }
 
 
 def read_weights(folder: Path, bundle: Bundle, model: nn.Module) -> None:
@@ -118,7 +141,9 @@ def lineage(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
             )  # fmt: skip
         info = runs.read_json(place / INFO)
         if info.get("format") != FORMAT:
-            raise ModelError("unknown format of a saved model", where=str(place), found=str(info.get("format")))
+            raise ModelError(
+                "unknown format of a saved model", where=str(place), found=str(info.get("format"))
+            )
         line.insert(0, (place, info))
         above = info["parent"]
         parent = None if above is None else (place / above["path"]).resolve()
@@ -153,7 +178,7 @@ def _add(place: Path, info: dict[str, Any], bundle: Bundle) -> None:
     if (place / "adapter_config.json").is_file():
         config = LoraConfig.from_pretrained(place)
         config.inference_mode = False
-        model: nn.Module = get_peft_model(bundle.model, config)  # type: ignore[arg-type]
+        model: nn.Module = get_peft_model(bundle.model, config)
     else:
         model = bundle.model
         model.requires_grad_(False)

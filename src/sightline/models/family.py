@@ -91,8 +91,9 @@ class Bundle:
         """Last hidden states of a batch.
 
         Args:
-            batch: `input_ids`, `attention_mask` [B, T] and `images`: features [N, tokens, width] if
-                `frozen_features`, else pixels [N, 3, H, W].
+            batch: `input_ids`, `attention_mask` [B, T] and `images`.
+            frozen_features: whether `images` holds features [N, tokens, width] of a frozen tower, or pixels
+                [N, 3, H, W].
 
         Returns:
             [B, T, hidden].
@@ -100,7 +101,9 @@ class Bundle:
         images = batch["images"]
         features = images if frozen_features else self.family.encode_images(self.model, images)
         embeds = self.family.splice(self.model, batch["input_ids"], self.family.connect(self.model, features))
-        return self.family.hidden(self.model, embeds, attention_mask=batch["attention_mask"]).last_hidden_state
+        return self.family.hidden(
+            self.model, embeds, attention_mask=batch["attention_mask"]
+        ).last_hidden_state
 
 
 def positions_and_mask(prompt: int, answers: Sequence[int]) -> tuple[Tensor, Tensor]:

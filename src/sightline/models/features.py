@@ -78,7 +78,7 @@ class Features:
         keys = list(missing)
         name = runs.digest(*keys)[:32]
         part = self.folder / f".{name}.{os.getpid()}.part"
-        table: np.ndarray | None = None
+        table: np.memmap | None = None
         with tqdm(total=len(keys), desc=f"features of {what}", unit="image") as bar:
             for start in range(0, len(keys), BATCH):
                 chunk = keys[start : start + BATCH]

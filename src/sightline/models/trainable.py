@@ -38,6 +38,7 @@ def apply(bundle: Bundle, asked: Asked, seed: int) -> nn.Module:
     """Set what trains, in place; adapters are injected into the bundle's model.
 
     Args:
+        bundle: the model.
         asked: part name -> `frozen` or a plan; parts that are not named are frozen.
         seed: decides the adapters' random start.
 
@@ -60,7 +61,7 @@ def apply(bundle: Bundle, asked: Asked, seed: int) -> nn.Module:
     if loras:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            trained: nn.Module = get_peft_model(model, _lora_config(bundle, loras, fulls))  # type: ignore[arg-type]
+            trained: nn.Module = get_peft_model(model, _lora_config(bundle, loras, fulls))
     else:
         trained = model
         for part in fulls:
@@ -87,7 +88,7 @@ def _lora_config(bundle: Bundle, loras: Mapping[str, Lora], fulls: list[str]) ->
     same = len({(x.r, x.alpha) for x in loras.values()}) == 1
     return LoraConfig(
         r=first.r,
-        lora_alpha=first.alpha,  # type: ignore[arg-type]
+        lora_alpha=first.alpha,
         lora_dropout=first.dropout,
         target_modules=targets,
         rank_pattern={} if same else ranks,
@@ -177,7 +178,9 @@ def groups(bundle: Bundle, asked: Asked) -> list[dict[str, Any]]:
         how = plan.full or plan.lora
         assert how is not None
         mine = [
-            p for n, p in bundle.model.named_parameters() if p.requires_grad and part_of(bundle.family, n) == part
+            p
+            for n, p in bundle.model.named_parameters()
+            if p.requires_grad and part_of(bundle.family, n) == part
         ]
         out.append({"params": mine, "lr": how.lr, "part": part})
     return out

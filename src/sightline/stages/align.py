@@ -40,10 +40,14 @@ def run(run: Run, section: Align, seed: int) -> None:
     pairs, aside = encode_pairs(select(data.preferences("train"), section.where), chat, section.max_tokens)
     write_json(run.work / "set_aside.json", aside)
     if aside:
-        print(f"  {len(aside)} of {len(pairs) + len(aside)} pairs do not fit and are set aside (set_aside.json)")
+        print(
+            f"  {len(aside)} of {len(pairs) + len(aside)} pairs do not fit and are set aside (set_aside.json)"
+        )
     frozen = trainable.is_frozen(section.trainable, "vision")
     look = looker(bundle, data.root, run.folder.parent / ".features", frozen=frozen)
-    look.prepare([v for p in pairs for row in (p.chosen, p.rejected) for v in row.views], what="images of pairs")
+    look.prepare(
+        [v for p in pairs for row in (p.chosen, p.rejected) for v in row.views], what="images of pairs"
+    )
 
     plugin: PairLoss = plugins.load("losses", section.loss.name)
     known: Reference = {}
@@ -75,7 +79,12 @@ def reference(
     """Reference log-probabilities, read where they are known and computed where not.
 
     Args:
+        run: the stage at work.
+        section: its recipe section.
         bundle: the parent, merged, before any new adapter.
+        pairs: encoded pairs.
+        look: a view to features or pixels.
+        frozen: whether `look` gives features.
     """
     folder = run.folder.parent / ".references"
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,9 +95,13 @@ def reference(
     if section.reference == "base":
         base = checkpoint.compose(bundle.base["model"], bundle.base["seed"])
         look = looker(base, look.root, run.folder.parent / ".features", frozen=frozen)
-        look.prepare([v for p in pairs for row in (p.chosen, p.rejected) for v in row.views], what="images of pairs")
+        look.prepare(
+            [v for p in pairs for row in (p.chosen, p.rejected) for v in row.views], what="images of pairs"
+        )
         bundle = base
-    loader: Any = DataLoader(pairs, batch_size=section.train.batch, collate_fn=PairCollator(look, Chat.of(bundle).pad, {}))  # type: ignore[arg-type]
+    loader: Any = DataLoader(
+        pairs, batch_size=section.train.batch, collate_fn=PairCollator(look, Chat.of(bundle).pad, {})
+    )
     answers = Answers(bundle, bundle.model, frozen_features=frozen)
     found = reference_logps(answers, tqdm(loader, desc="  reference", unit="batch"), section.train.precision)
     write_json(stored, found)
@@ -96,7 +109,9 @@ def reference(
     return found
 
 
-def reference_key(run: Run, section: Align, bundle: Bundle, pairs: list[Pair], look: Features | Pixels) -> str:
+def reference_key(
+    run: Run, section: Align, bundle: Bundle, pairs: list[Pair], look: Features | Pixels
+) -> str:
     """Everything that reference log-probabilities depend on, as one hash."""
     model = canonical(bundle.base) if section.reference == "base" else fingerprint(run, section)
     rows = [
@@ -110,7 +125,9 @@ def reference_key(run: Run, section: Align, bundle: Bundle, pairs: list[Pair], l
 
 def fingerprint(run: Run, section: Align) -> str:
     """The parent's saved model and those below it, as one hash."""
-    line: list[tuple[Path, dict[str, Any]]] = checkpoint.lineage(checkpoint.folder_of(run.parents[section.model]))
+    line: list[tuple[Path, dict[str, Any]]] = checkpoint.lineage(
+        checkpoint.folder_of(run.parents[section.model])
+    )
     return digest(*(checkpoint.fingerprint(place) for place, _ in line))
 
 

@@ -45,7 +45,9 @@ class Exam:
 def run(run: Run, section: Evaluate, seed: int) -> None:
     """Ask, score, compare, write the report."""
     data = prepare.load(run.parents[section.data])
-    exam = Exam(section, list(data.samples(section.split))[: section.limit], data.root, run.folder.parent, seed)
+    exam = Exam(
+        section, list(data.samples(section.split))[: section.limit], data.root, run.folder.parent, seed
+    )
     made: dict[tuple[str, str], list[Prediction]] = {}
     names = []
     for model in section.models:
@@ -82,7 +84,8 @@ def answers(exam: Exam, run: Run, model: str, name: str) -> dict[tuple[str, str]
                 _ask(exam, bundle, look, ledgers[image], image, samples)
                 run.event("answered", model=name, image=image, samples=len(samples))
     return {
-        (name, image): [replace(p, model=name, image=image) for p in ledger.all(order)] for image, ledger in ledgers.items()
+        (name, image): [replace(p, model=name, image=image) for p in ledger.all(order)]
+        for image, ledger in ledgers.items()
     }
 
 
@@ -112,18 +115,28 @@ def _shown(partner: Sample, i: int, record: str) -> View:
     return View(partner.images[min(i, len(partner.images) - 1)], record)
 
 
-def _ask(exam: Exam, bundle: Bundle, look: Features, ledger: Ledger, image: str, samples: list[Sample]) -> None:
+def _ask(
+    exam: Exam, bundle: Bundle, look: Features, ledger: Ledger, image: str, samples: list[Sample]
+) -> None:
     """Answer the samples and note each at once."""
     todo = items(samples, Chat.of(bundle), view_of(image, exam.samples, exam.seed))
     look.prepare([v for item in todo for v in item.views], what=f"{image} images")
-    ask(bundle, todo, look, exam.section.generate, lambda item, made: ledger.add(item.sample.id, predictions(item, made)))
+    ask(
+        bundle,
+        todo,
+        look,
+        exam.section.generate,
+        lambda item, made: ledger.add(item.sample.id, predictions(item, made)),
+    )
 
 
 def _file(exam: Exam, model: dict[str, Any], image: str) -> Path:
     """Where answers are kept: named by the model, the samples, the kind of image and how answers are made."""
     asked = [runs.canonical([s.id, s.patient, [r.sha256 for r in s.images], _texts(s)]) for s in exam.samples]
     settings = exam.section.generate.model_dump(mode="json")
-    key = runs.digest(runs.canonical(model), image, str(exam.seed), runs.canonical(settings), str(VERSION), *asked)
+    key = runs.digest(
+        runs.canonical(model), image, str(exam.seed), runs.canonical(settings), str(VERSION), *asked
+    )
     folder = exam.home / ".answers"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{key[:32]}.jsonl"

@@ -23,7 +23,9 @@ EDGE = 384
 Made = Mapping[tuple[str, str], Sequence[Prediction]]
 
 
-def write_page(run: Run, samples: Sequence[Sample], root: Path, made: Made, scores: Mapping[str, Any]) -> None:
+def write_page(
+    run: Run, samples: Sequence[Sample], root: Path, made: Made, scores: Mapping[str, Any]
+) -> None:
     """Write `report.html` into the stage's work folder."""
     line = ancestry(run)
     parts: dict[tuple[str, str, str], dict[str, float]] = {}
@@ -66,7 +68,11 @@ def ancestry(run: Run) -> dict[str, Path]:
 def _sections(run: Run, line: Mapping[str, Path]) -> dict[str, Any]:
     """The resolved recipe: every stage of the line with its section."""
     stages = {name: runs.read_json(place / runs.MANIFEST)["section"] for name, place in line.items()}
-    return {"name": run.folder.parent.name, "seed": run.facts["seed"], "stages": {**stages, run.name: run.facts["section"]}}
+    return {
+        "name": run.folder.parent.name,
+        "seed": run.facts["seed"],
+        "stages": {**stages, run.name: run.facts["section"]},
+    }
 
 
 def gallery(samples: Sequence[Sample], root: Path, made: Made) -> list[Card]:
@@ -81,14 +87,18 @@ def gallery(samples: Sequence[Sample], root: Path, made: Made) -> list[Card]:
     cases: dict[str, list[Sample]] = {}
     for sample in samples:
         cases.setdefault(sample.images[0].sha256, []).append(sample)
-    wrong = {key: sum(not is_right(p) for s in case for p in clean[last][s.id]) for key, case in cases.items()}
+    wrong = {
+        key: sum(not is_right(p) for s in case for p in clean[last][s.id]) for key, case in cases.items()
+    }
     ordered = sorted(cases, key=lambda key: (-wrong[key], cases[key][0].id))
     shown = [key for key in ordered if wrong[key]][:WRONG_SHOWN]
     shown += [key for key in ordered if not wrong[key]][:RIGHT_SHOWN]
     return [_card(cases[key], root, clean, wrong[key]) for key in shown]
 
 
-def _card(case: Sequence[Sample], root: Path, clean: Mapping[str, dict[str, list[Prediction]]], wrong: int) -> Card:
+def _card(
+    case: Sequence[Sample], root: Path, clean: Mapping[str, dict[str, list[Prediction]]], wrong: int
+) -> Card:
     """One picture with everything asked about it."""
     first = case[0]
     sides = [

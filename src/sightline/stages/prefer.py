@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from pathlib import Path
 
 from ..data import pairs, prepare
@@ -13,7 +13,7 @@ from ..inference import Answer, Item, ask, in_precision, items
 from ..models import checkpoint
 from ..models.features import Features
 from ..recipe import Generate, Prefer
-from ..runs import Run, digest
+from ..runs import Run, digest, write_json
 from ..types import Degrade, Preference, Sample, View
 
 VERSION = 1
@@ -37,12 +37,15 @@ def run(run: Run, section: Prefer, seed: int) -> None:
         else:
             made += pairs.degraded(part, seed, section.topics, spec)
     if not made:
-        raise DataError("no pair could be made", where=f"stage {run.name}", remedy="look at `topics` and `kinds`")
+        raise DataError(
+            "no pair could be made", where=f"stage {run.name}", remedy="look at `topics` and `kinds`"
+        )
     write_preferences(run.work / "train.parquet", made)
     counts = {kind: sum(p.why == kind for p in made) for kind in section.kinds}
-    about = {"kind": "preferences", "root": str(data.root.resolve()), "generated": False, "counts": {"train": len(made)},
-             "rejected": 0, "kinds": counts}  # fmt: skip
-    (run.work / "dataset.json").write_text(json.dumps(about, indent=1, sort_keys=True), encoding="utf-8")
+    generated = data.root.is_relative_to(data.folder)
+    root = os.path.relpath(data.root, run.folder) if generated else str(data.root)
+    about = {"kind": "preferences", "root": root, "generated": generated, "rejected": 0}
+    write_json(run.work / "dataset.json", {**about, "counts": {"train": len(made)}, "kinds": counts})
     run.event("pairs", **counts)
     print("  " + ", ".join(f"{count} {kind} pairs" for kind, count in counts.items()))
 
@@ -53,8 +56,10 @@ def chosen(samples: list[Sample], section: Prefer, seed: int) -> list[Sample]:
     return ordered[: section.limit]
 
 
-def ask_for_hardest(samples: list[Sample], place: Path, root: Path, folder: Path, section: Prefer) -> dict[str, int]:
-    """For each sample the closed turn at which the model prefers the wrong answer most, or the right one least.
+def ask_for_hardest(
+    samples: list[Sample], place: Path, root: Path, folder: Path, section: Prefer
+) -> dict[str, int]:
+    """For each sample the closed turn at which the model prefers the wrong answer most.
 
     Returns:
         sample id -> position of that assistant message.
@@ -83,6 +88,6 @@ def ask_for_hardest(samples: list[Sample], place: Path, root: Path, folder: Path
 
 
 def _margin(answer: Answer, right: str) -> float:
-    """log p(right) - log p(wrong) of a closed turn, in nats."""
+    """Log p(right) - log p(wrong) of a closed turn, in nats."""
     margin = answer.choices["yes"] - answer.choices["no"]
     return margin if right.lower().startswith("yes") else -margin

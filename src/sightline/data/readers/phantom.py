@@ -106,7 +106,9 @@ def phantom(
         for study in range(1, studies + 1):
             count += 1
             told = {"age": str(age), "sex": "F" if who.breast else "M"}
-            for sample in _study(source, patient, f"s{study}", who, (prevalence, size), told, day.isoformat()):
+            for sample in _study(
+                source, patient, f"s{study}", who, (prevalence, size), told, day.isoformat()
+            ):
                 yield sample, None, f"phantom:{count}"
             if rng.random() >= MORE_STUDIES:
                 break

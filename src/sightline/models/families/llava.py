@@ -33,7 +33,14 @@ assert efficientnet_lite.PART.slot == "vision"  # importing it registers the kit
 
 CONNECTORS = {"mlp2x_gelu": "gelu"}
 # Tokens that vocabularies reserve and no text uses, best first.
-RESERVED = ("<image>", "<|image_pad|>", "<empty_output>", "<|reserved_special_token_0|>", "<unused0>", "<pad>")
+RESERVED = (
+    "<image>",
+    "<|image_pad|>",
+    "<empty_output>",
+    "<|reserved_special_token_0|>",
+    "<unused0>",
+    "<pad>",
+)
 
 
 def compose(section: Mapping[str, Any], seed: int) -> Bundle:
@@ -106,12 +113,16 @@ def _vision(source: str | Mapping[str, Any], seed: int) -> tuple[nn.Module, Prep
 def _language(source: str | Mapping[str, Any]) -> tuple[Any, Any]:
     """A causal language model and its tokenizer."""
     if isinstance(source, Mapping):
-        raise ModelError("a language model needs a tokenizer", found="a config", expected="kit/NAME or a folder")
+        raise ModelError(
+            "a language model needs a tokenizer", found="a config", expected="kit/NAME or a folder"
+        )
     place = part_folder(source)
     model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, local_files_only=True)
     tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
     if not tokenizer.chat_template:
-        raise ModelError("the language model has no chat template", where=str(source), remedy="add chat_template.jinja")
+        raise ModelError(
+            "the language model has no chat template", where=str(source), remedy="add chat_template.jinja"
+        )
     return model, tokenizer
 
 
@@ -130,9 +141,14 @@ def part_folder(source: str) -> Path:
             remedy="download it yourself and give its folder: Sightline opens no network connection",
         )  # fmt: skip
     if "auto_map" in (place / "config.json").read_text(encoding="utf-8"):
-        raise ModelError(f"'{source}' wants to run code of its own (auto_map)", remedy="use a model that transformers knows")
+        raise ModelError(
+            f"'{source}' wants to run code of its own (auto_map)",
+            remedy="use a model that transformers knows",
+        )
     if not list(place.glob("*.safetensors")):
-        raise ModelError(f"'{source}' holds no safetensors", remedy="convert its weights: pickles are not opened")
+        raise ModelError(
+            f"'{source}' holds no safetensors", remedy="convert its weights: pickles are not opened"
+        )
     return place
 
 
@@ -164,7 +180,9 @@ def _open(place: Path, section: Mapping[str, Any]) -> Bundle:
     return _bundle(model, tokenizer, Preprocess.from_processor(processor, pad=True), section, 0)
 
 
-def _bundle(model: Any, tokenizer: Any, preprocess: Preprocess, section: Mapping[str, Any], seed: int) -> Bundle:
+def _bundle(
+    model: Any, tokenizer: Any, preprocess: Preprocess, section: Mapping[str, Any], seed: int
+) -> Bundle:
     model.eval()
     with torch.no_grad():
         tokens = encode_images(model, torch.zeros(1, 3, preprocess.size, preprocess.size)).shape[1]
@@ -184,6 +202,7 @@ def encode_images(model: nn.Module, pixels: Tensor) -> Tensor:
     """Tokens of the tower's chosen layer, before the connector.
 
     Args:
+        model: the LLaVA.
         pixels: [N, 3, H, W].
 
     Returns:

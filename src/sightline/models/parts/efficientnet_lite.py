@@ -40,7 +40,13 @@ class EfficientNetLiteConfig(PretrainedConfig):
     model_type = "efficientnet_lite"
 
     def __init__(
-        self, channels: int = 1280, grid: int = 7, image_size: int = 224, patch_size: int = 32, place: float = 5.0, **kwargs: Any
+        self,
+        channels: int = 1280,
+        grid: int = 7,
+        image_size: int = 224,
+        patch_size: int = 32,
+        place: float = 5.0,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.channels = channels
