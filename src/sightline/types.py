@@ -164,6 +164,14 @@ class Preference:
                 expected="answers that differ, or images that differ",
                 remedy="drop the record, or mark its rejected side as noised",
             )
+        for side in (self.chosen_images, self.rejected_images):
+            if isinstance(side, tuple) and len(side) != len(self.images):
+                raise DataError(
+                    "one side of a preference shows another number of images",
+                    where=f"record {self.id}, fields chosen_images and rejected_images",
+                    found=f"{len(side)} image(s)",
+                    expected=f"{len(self.images)}, as many as the prompt has places",
+                )
         _check_indices(self.prompt, len(self.images), self.id)
 
 

@@ -62,7 +62,9 @@ def test_every_model_meets_every_image(life: tuple[Path, dict[str, Any], list[st
             assert row["n"] % 6 == 0
 
 
-def test_comparisons_name_models_blind_images_and_the_rise(life: tuple[Path, dict[str, Any], list[str]]) -> None:
+def test_comparisons_name_models_blind_images_and_the_rise(
+    life: tuple[Path, dict[str, Any], list[str]],
+) -> None:
     asked = {row["question"] for row in scores(life[0])["paired"]}
     assert {"taught minus base", "aligned minus taught"} <= asked
     assert {f"taught: clean minus {i}" for i in IMAGES[1:]} <= asked

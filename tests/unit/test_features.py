@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import models
-from sightline.errors import RunError
 from sightline.models.family import Bundle
 from sightline.models.features import Features, Pixels, encode, looker, pixels, tower_hash
 from sightline.types import Degrade, View
@@ -117,20 +116,27 @@ def test_black_images_are_all_equal(made: Bundle, views: list[View], tmp_path: P
     torch.testing.assert_close(look(black[0]), dark)
 
 
-@pytest.mark.parametrize("damage", ["empty", "short", "text", "gone"])
-def test_damaged_features_are_named(made: Bundle, views: list[View], tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize("damage", ["empty", "short", "text", "flipped", "gone"])
+def test_damaged_features_are_told_and_computed_again(
+    made: Bundle, views: list[View], tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
     kept = tmp_path / "kept"
-    Features(made, tmp_path / "images", kept).prepare(views)
+    whole = Features(made, tmp_path / "images", kept)
+    whole.prepare(views)
     path = next(kept.glob("*.npy"))
     data = path.read_bytes()
     path.unlink()
+    flipped = data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]
     if damage != "gone":
-        path.write_bytes({"empty": b"", "short": data[:-64], "text": b"not an array"}[damage])
-    with pytest.raises(RunError) as caught:
-        Features(made, tmp_path / "images", kept)
-    assert "stored features are damaged" in caught.value.what
-    assert caught.value.where == str(path)
-    assert "computed again" in caught.value.remedy
+        spoiled = {"empty": b"", "short": data[:-64], "text": b"not an array", "flipped": flipped}
+        path.write_bytes(spoiled[damage])
+    look = Features(made, tmp_path / "images", kept)
+    told = capsys.readouterr().out
+    assert path.name in told
+    assert "computed again" in told
+    look.prepare(views)
+    assert look.computed == len(views)
+    assert path.read_bytes() == data
 
 
 def test_a_half_written_part_is_not_used(made: Bundle, views: list[View], tmp_path: Path) -> None:

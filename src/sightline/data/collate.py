@@ -50,7 +50,8 @@ def collate(rows: Sequence[Row], look: Look, *, pad: int) -> dict[str, Any]:
         ids[i, : len(own)] = own
         mask[i, : len(own)] = 1
         labels[i, : len(own)] = torch.where(torch.tensor(row.encoded.learned), own, torch.tensor(IGNORE))
-    images = torch.stack([look(v) for r in rows for v in r.views])
+    shown = [look(v) for r in rows for v in r.views]
+    images = torch.stack(shown) if shown else torch.zeros(0)
     return {
         "input_ids": ids,
         "labels": labels,

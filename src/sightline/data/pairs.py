@@ -34,7 +34,7 @@ def flip(answer: str) -> str | None:
     other = words.get(plain.lower())
     if other is None:
         return None
-    spelled = other.capitalize() if plain[0].isupper() else other
+    spelled = other.upper() if plain.isupper() else other.capitalize() if plain[0].isupper() else other
     return answer.strip().replace(plain, spelled, 1)
 
 

@@ -99,8 +99,12 @@ class Bundle:
             [B, T, hidden].
         """
         images = batch["images"]
-        features = images if frozen_features else self.family.encode_images(self.model, images)
-        embeds = self.family.splice(self.model, batch["input_ids"], self.family.connect(self.model, features))
+        if not images.numel():
+            embeds = self.model.get_input_embeddings()(batch["input_ids"])  # type: ignore[operator]
+        else:
+            features = images if frozen_features else self.family.encode_images(self.model, images)
+            connected = self.family.connect(self.model, features)
+            embeds = self.family.splice(self.model, batch["input_ids"], connected)
         return self.family.hidden(
             self.model, embeds, attention_mask=batch["attention_mask"]
         ).last_hidden_state

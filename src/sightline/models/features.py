@@ -18,12 +18,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .. import images, runs
-from ..errors import RunError
 from ..images import degrade
 from ..types import View
 from .family import Bundle
 
-BATCH = 32
+BATCH = 8
 
 
 def pixels(bundle: Bundle, root: Path, view: View) -> Tensor:
@@ -76,42 +75,70 @@ class Features:
         if not missing:
             return
         keys = list(missing)
-        name = runs.digest(*keys)[:32]
-        part = self.folder / f".{name}.{os.getpid()}.part"
-        table: np.memmap | None = None
-        with tqdm(total=len(keys), desc=f"features of {what}", unit="image") as bar:
-            for start in range(0, len(keys), BATCH):
-                chunk = keys[start : start + BATCH]
-                batch = torch.stack([pixels(self.bundle, self.root, missing[k]) for k in chunk])
-                made = encode(self.bundle, batch).float().numpy()  # [n, tokens, width]
-                if table is None:
-                    shape = (len(keys), *made.shape[1:])
-                    table = np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=shape)
-                table[start : start + len(chunk)] = made
-                bar.update(len(chunk))
-        assert table is not None
-        table.flush()
-        part.rename(self.folder / f"{name}.npy")
-        runs.write_json(self.folder / f"{name}.json", {"keys": keys})
+        place = self.folder / f"{runs.digest(*keys)[:32]}.npy"
+        part = place.with_name(f".{place.stem}.{os.getpid()}.part")
+        try:
+            self._fill(part, [missing[k] for k in keys], what)
+            runs.write_json(place.with_suffix(".json"), {"keys": keys, "sha256": runs.hash_file(part)})
+            part.rename(place)
+            runs.sync_parent(place)
+        finally:
+            part.unlink(missing_ok=True)
         self.computed += len(keys)
-        self._open(self.folder / f"{name}.json")
+        self._open(place.with_suffix(".json"))
+
+    def _fill(self, part: Path, views: Sequence[View], what: str) -> None:
+        """Write one feature per view; views with equal pixels are encoded once."""
+        table: np.memmap | None = None
+        first: dict[str, int] = {}
+        twins: list[tuple[int, int]] = []
+        batch: list[tuple[int, Tensor]] = []
+        with tqdm(total=len(views), desc=f"  features of {what}", unit="image") as bar:
+            for row, view in enumerate(views):
+                shown = pixels(self.bundle, self.root, view)
+                same = first.setdefault(hashlib.sha256(shown.numpy().tobytes()).hexdigest(), row)
+                if same != row:
+                    twins.append((row, same))
+                else:
+                    batch.append((row, shown))
+                if len(batch) == BATCH or (batch and row == len(views) - 1):
+                    made = encode(self.bundle, torch.stack([p for _, p in batch]))  # [n, tokens, width]
+                    if table is None:
+                        shape = (len(views), *made.shape[1:])
+                        table = np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=shape)
+                    table[[r for r, _ in batch]] = made.float().numpy()
+                    batch = []
+                bar.update()
+        assert table is not None
+        for row, same in twins:
+            table[row] = table[same]
+        table.flush()
+        with part.open("rb") as stream:
+            os.fsync(stream.fileno())
 
     def _open(self, index: Path) -> None:
-        keys = runs.read_json(index)["keys"]
+        """Use a stored table if its bytes are what was written; say so and compute anew if not."""
+        stored, path = runs.read_json(index), index.with_suffix(".npy")
         try:
-            table = np.load(index.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError):
-            raise RunError(
-                "stored features are damaged", where=str(index.with_suffix(".npy")),
-                remedy="delete that file and its .json; they are computed again",
-            ) from None  # fmt: skip
-        self.place.update({key: (table, row) for row, key in enumerate(keys)})
+            if runs.hash_file(path) != stored["sha256"]:
+                raise ValueError("its bytes have changed")
+            table = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError, KeyError) as error:
+            reason = "it is missing" if isinstance(error, FileNotFoundError) else "its bytes have changed"
+            print(f"  stored features {path.name} are not used ({reason}); they are computed again")
+            return
+        self.place.update({key: (table, row) for row, key in enumerate(stored["keys"])})
 
 
 @torch.no_grad()
 def encode(bundle: Bundle, batch: Tensor) -> Tensor:
-    """Features [N, tokens, width] of pixels [N, 3, S, S], without gradients."""
-    return bundle.family.encode_images(bundle.model, batch)
+    """Features [N, tokens, width] of pixels [N, 3, S, S], N <= 8, without gradients.
+
+    The batch is always filled up to the same size: an image's feature then never depends, not even in its last
+    bit, on what else happened to be missing.
+    """
+    filled = torch.cat([batch, batch.new_zeros(BATCH - len(batch), *batch.shape[1:])])
+    return bundle.family.encode_images(bundle.model, filled)[: len(batch)]
 
 
 def tower_hash(bundle: Bundle) -> str:
