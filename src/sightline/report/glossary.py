@@ -15,7 +15,10 @@ LABELS = {
     "token_f1": "Token F1",
     "margin": "Margin",
     "bleu": "BLEU",
-    "rouge": "ROUGE",
+    "bleu_1": "BLEU-1",
+    "bleu_2": "BLEU-2",
+    "bleu_3": "BLEU-3",
+    "rouge_l": "ROUGE-L",
     "meteor": "METEOR",
 }
 UNITS = {"margin": "nats"}
@@ -37,7 +40,7 @@ MEANINGS = {
     "are removed.",
     "token_f1": "Overlap of the words of an answer with those of the right one (F1).",
     "bleu": "Overlap of word sequences with the reference text, with a penalty for shortness.",
-    "rouge": "Longest common word sequence with the reference text (F-measure).",
+    "rouge_l": "Longest common word sequence with the reference text (F-measure).",
     "meteor": "Word alignment with the reference text that accepts stems and synonyms.",
 }
 KINDS = {

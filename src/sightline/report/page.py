@@ -22,7 +22,10 @@ METRICS = (
     "token_f1",
     "margin",
     "bleu",
-    "rouge",
+    "bleu_1",
+    "bleu_2",
+    "bleu_3",
+    "rouge_l",
     "meteor",
 )
 LOWER_IS_BETTER = frozenset(

@@ -33,7 +33,7 @@ def write_page(
         parts.setdefault((row["model"], row["image"], row["metric"]), {})[row["part"]] = row["value"]
     audits = [place / "audit.json" for place in line.values() if (place / "audit.json").is_file()]
     page = Page(
-        title=f"{run.folder.parent.name}: {run.name}",
+        title=f"Sightline: {run.folder.parent.name}",
         notice=NOTICE,
         recipe=yaml.safe_dump(_sections(run, line), sort_keys=False, width=110),
         command=f"sightline run recipes/{run.folder.parent.name}.yaml",

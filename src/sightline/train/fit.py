@@ -72,15 +72,13 @@ def fit(run: runs.Run, job: Job, trainer_class: type[AtomicTrainer], **extra: An
     args = arguments(job.train, checkpoints, total, job.seed, run.work / "tensorboard")
     batch = job.train.batch * job.train.accumulate * args.world_size
     data = Ordered(job.rows, job.ids, job.seed, total * batch)
-    groups = trainable.groups(job.answers.bundle, job.asked)
-    optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
     stop, bar = StopAtStep(), Progress(run.name)
     trainer = trainer_class(
         job.answers,
         args=args,
         train_dataset=data,
         data_collator=job.collator,
-        optimizers=(optimizer, None),
+        optimizers=(optimizer(job), None),
         keep=job.train.keep,
         saved=lambda step: run.event("checkpoint", step=step),
         records=lambda step: data_ids(data, step, batch),
@@ -102,6 +100,11 @@ def fit(run: runs.Run, job: Job, trainer_class: type[AtomicTrainer], **extra: An
         )
     # A resumed Trainer reads its history back with sorted keys; the curve must not tell the difference.
     return [dict(sorted(entry.items())) for entry in trainer.state.log_history if "loss" in entry]
+
+
+def optimizer(job: Job) -> torch.optim.Optimizer:
+    """AdamW over the trained parts, each with its own learning rate."""
+    return torch.optim.AdamW(trainable.groups(job.answers.bundle, job.asked), weight_decay=0.0)
 
 
 def find(run: runs.Run, checkpoints: Path) -> Path | None:
