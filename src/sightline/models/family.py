@@ -100,7 +100,7 @@ class Bundle:
         """
         images = batch["images"]
         if not images.numel():
-            embeds = self.model.get_input_embeddings()(batch["input_ids"])  # type: ignore[operator]
+            embeds = self.model.get_input_embeddings()(batch["input_ids"])
         else:
             features = images if frozen_features else self.family.encode_images(self.model, images)
             connected = self.family.connect(self.model, features)
