@@ -60,10 +60,23 @@ def test_samples_come_back_exactly(tmp_path: Path):
 
 @pytest.mark.parametrize(
     "side",
-    [None, (), REFS[:1], Degrade(kind="replace"), Degrade(kind="noise", strength=0.1 + 0.2, seed=2**62)],
+    [
+        None,
+        tuple(reversed(REFS)),
+        Degrade(kind="replace"),
+        Degrade(kind="noise", strength=0.1 + 0.2, seed=2**62),
+    ],
 )
 def test_preferences_come_back_exactly(tmp_path: Path, side: Any):
     given = [some_pair(chosen_images=side), some_pair(1, rejected_images=side, why="degraded")]
+    write_preferences(tmp_path / "p.parquet", given)
+    assert read_preferences(tmp_path / "p.parquet") == given
+
+
+@pytest.mark.parametrize("side", [None, ()])
+def test_no_images_and_no_other_images_are_told_apart(tmp_path: Path, side: Any):
+    told = (Message(role="user", parts=("Is it well?",)),)
+    given = [some_pair(images=(), prompt=told, chosen_images=side)]
     write_preferences(tmp_path / "p.parquet", given)
     assert read_preferences(tmp_path / "p.parquet") == given
 

@@ -77,6 +77,20 @@ def test_equal_answers_may_differ_by_their_images() -> None:
     assert made.rejected_images == Degrade(kind="replace", strength=0.5, seed=0)
 
 
+@pytest.mark.parametrize("field", ["chosen_images", "rejected_images"])
+@pytest.mark.parametrize("count", [0, 2])
+def test_each_side_of_a_preference_shows_as_many_images(field: str, count: int) -> None:
+    other = tuple(ImageRef(path=f"{i}.png") for i in range(count))
+    prompt = (Message(role="user", parts=(0, "Is it?")),)
+    with pytest.raises(DataError, match="another number of images") as caught:
+        Preference(
+            id="r1", patient="p", images=(ImageRef(path="a.png"),), prompt=prompt, chosen="Yes", rejected="No",
+            **{field: other},
+        )  # fmt: skip
+    assert caught.value.where == "record r1, fields chosen_images and rejected_images"
+    assert (caught.value.found, caught.value.expected[:1]) == (f"{count} image(s)", "1")
+
+
 def test_plain_values_survive_json() -> None:
     plain = to_plain(sample(labels={"effusion_left": 1}))
     assert json.loads(json.dumps(plain)) == plain
