@@ -28,6 +28,7 @@ from . import __version__
 from .errors import RunError
 
 MANIFEST = "manifest.json"
+PART = ".part"  # what a file is called while `write_json` writes it
 VOLATILE = ("events.jsonl", "tensorboard", "report.html", "log.txt", "key.json")
 SCRATCH = "checkpoints"  # in a work folder until its result stands; no part of the result
 VERSIONED = ("torch", "transformers", "peft", "accelerate", "numpy", "pillow", "pyarrow")
@@ -55,7 +56,7 @@ def hash_file(path: Path) -> str:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that a reader sees the old file or the new one, never half."""
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}{PART}")
     with part.open("w", encoding="utf-8") as stream:
         json.dump(value, stream, indent=1, ensure_ascii=False, allow_nan=False)
         stream.write("\n")
@@ -90,6 +91,8 @@ def seal(folder: Path, facts: Mapping[str, Any] | None = None) -> dict[str, Any]
     Returns:
         The manifest: `files` (path, bytes, sha256), `content` (one hash of the results) and `facts`.
     """
+    for part in [p for p in folder.rglob(f".*{PART}") if p.is_file()]:
+        part.unlink()  # a killed `write_json` left it, of the manifest itself perhaps
     entries: list[dict[str, Any]] = []
     for path in files_below(folder):
         with path.open("rb") as stream:

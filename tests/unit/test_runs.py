@@ -232,6 +232,18 @@ def test_no_checkpoint_at_all(tmp_path: Path) -> None:
     assert runs.newest_valid(tmp_path) == (None, [])
 
 
+@pytest.mark.parametrize("name", ["manifest.json", "model/adapter_config.json"])
+def test_what_a_kill_left_half_written_is_not_sealed(tmp_path: Path, name: str) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "adapter_config.json").write_text("{}")
+    clean = runs.seal(tmp_path)["content"]
+    torn = (tmp_path / name).with_name(f".{Path(name).name}{runs.PART}")
+    torn.write_text('{"half')
+    assert runs.seal(tmp_path)["content"] == clean
+    assert runs.faults(tmp_path) == []
+    assert not torn.exists()
+
+
 def test_json_is_written_whole_and_refuses_nan(tmp_path: Path) -> None:
     runs.write_json(tmp_path / "a.json", {"x": 1})
     with pytest.raises(ValueError, match="not JSON compliant"):
