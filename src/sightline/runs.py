@@ -193,6 +193,13 @@ class Run:
         with (self.work / "events.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(line + "\n")
 
+    def set_aside(self, records: Sequence[Mapping[str, Any]], kept: int, what: str) -> None:
+        """Write what cannot be used to `set_aside.json`, each with its reason, and say how many there are."""
+        write_json(self.work / "set_aside.json", records)
+        if records:
+            of = kept + len(records)
+            print(f"  {len(records)} of {of} {what} do not fit and are set aside (set_aside.json)")
+
 
 def key_of(section: Mapping[str, Any], seed: int, version: int, parents: Mapping[str, str]) -> str:
     """What decides whether a stage is up to date: its section, seed, code and its parents' contents."""

@@ -81,6 +81,11 @@ class Pair:
     chosen: Row
     rejected: Row
 
+    @property
+    def views(self) -> tuple[View, ...]:
+        """What both sides' image tokens stand for."""
+        return self.chosen.views + self.rejected.views
+
 
 @dataclass(frozen=True)
 class PairCollator:

@@ -6,11 +6,11 @@ non-empty file below the data root. Messages repeat the path as it was given, ne
 
 from __future__ import annotations
 
-import hashlib
 import re
 import stat
 from pathlib import Path, PureWindowsPath
 
+from .. import runs
 from ..errors import ImageError
 
 URL = re.compile(r"^([a-z][a-z0-9+.-]+://|(https?|file|data|ftp|blob|s3|gs|hf):)", re.IGNORECASE)
@@ -55,8 +55,7 @@ def hash_file(path: Path) -> str:
         ImageError: the file cannot be read.
     """
     try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return runs.hash_file(path)
     except OSError as error:
         raise _unreadable(error, f"file {path.name}") from None
 

@@ -156,6 +156,11 @@ def lineage(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
     return line
 
 
+def fingerprints(folder: Path) -> list[str]:
+    """The fingerprint of every saved model of a line, from the first above the base down to `folder`."""
+    return [fingerprint(place) for place, _ in lineage(folder)]
+
+
 def folder_of(name: Path) -> Path:
     """The saved model in a stage's folder, or the folder itself."""
     return name / "model" if (name / "model" / INFO).is_file() else name

@@ -7,7 +7,6 @@ run that differs only in beta, loss or learning rate reads them instead.
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -38,16 +37,10 @@ def run(run: Run, section: Align, seed: int) -> None:
     bundle = checkpoint.load(parent)
     chat = Chat.of(bundle)
     pairs, aside = encode_pairs(select(data.preferences("train"), section.where), chat, section.max_tokens)
-    write_json(run.work / "set_aside.json", aside)
-    if aside:
-        print(
-            f"  {len(aside)} of {len(pairs) + len(aside)} pairs do not fit and are set aside (set_aside.json)"
-        )
+    run.set_aside(aside, len(pairs), "pairs")
     frozen = trainable.is_frozen(section.trainable, "vision")
     look = looker(bundle, data.root, run.folder.parent / ".features", frozen=frozen)
-    look.prepare(
-        [v for p in pairs for row in (p.chosen, p.rejected) for v in row.views], what="images of pairs"
-    )
+    look.prepare([v for p in pairs for v in p.views], what="images of pairs")
 
     plugin: PairLoss = plugins.load("losses", section.loss.name)
     known: Reference = {}
@@ -95,9 +88,7 @@ def reference(
     if section.reference == "base":
         base = checkpoint.compose(bundle.base["model"], bundle.base["seed"])
         look = looker(base, look.root, run.folder.parent / ".features", frozen=frozen)
-        look.prepare(
-            [v for p in pairs for row in (p.chosen, p.rejected) for v in row.views], what="images of pairs"
-        )
+        look.prepare([v for p in pairs for v in p.views], what="images of pairs")
         bundle = base
     loader: Any = DataLoader(
         pairs, batch_size=section.train.batch, collate_fn=PairCollator(look, Chat.of(bundle).pad, {})
@@ -125,10 +116,7 @@ def reference_key(
 
 def fingerprint(run: Run, section: Align) -> str:
     """The parent's saved model and those below it, as one hash."""
-    line: list[tuple[Path, dict[str, Any]]] = checkpoint.lineage(
-        checkpoint.folder_of(run.parents[section.model])
-    )
-    return digest(*(checkpoint.fingerprint(place) for place, _ in line))
+    return digest(*checkpoint.fingerprints(checkpoint.folder_of(run.parents[section.model])))
 
 
 def _image(look: Features | Pixels, view: Any) -> str:

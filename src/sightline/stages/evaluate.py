@@ -70,7 +70,7 @@ def run(run: Run, section: Evaluate, seed: int) -> None:
 def answers(exam: Exam, run: Run, model: str, name: str) -> dict[tuple[str, str], list[Prediction]]:
     """One model's answers on every kind of image; the model is opened only if some are not known yet."""
     place = None if model == "base" else checkpoint.folder_of(run.parents[model])
-    known = base_of(exam, run) if place is None else _line(place)
+    known: dict[str, Any] = base_of(exam, run) if place is None else {"line": checkpoint.fingerprints(place)}
     order = [s.id for s in exam.samples]
     ledgers = {image: Ledger(_file(exam, known, image)) for image in exam.section.images}
     missing = {i: [s for s in exam.samples if s.id not in ledger.known] for i, ledger in ledgers.items()}
@@ -144,7 +144,3 @@ def _file(exam: Exam, model: dict[str, Any], image: str) -> Path:
 
 def _texts(sample: Sample) -> list[list[Any]]:
     return [[m.role, list(m.parts), m.topic] for m in sample.messages]
-
-
-def _line(place: Path) -> dict[str, Any]:
-    return {"line": [checkpoint.fingerprint(folder) for folder, _ in checkpoint.lineage(place)]}

@@ -30,11 +30,7 @@ def run(run: Run, section: Sft, seed: int) -> None:
 
     chat = Chat.of(bundle)
     rows, aside = encode_samples(select(data.samples("train"), section.where), chat, section.max_tokens)
-    write_json(run.work / "set_aside.json", aside)
-    if aside:
-        print(
-            f"  {len(aside)} of {len(rows) + len(aside)} samples do not fit and are set aside (set_aside.json)"
-        )
+    run.set_aside(aside, len(rows), "samples")
     frozen = trainable.is_frozen(section.trainable, "vision")
     look = looker(bundle, data.root, run.folder.parent / ".features", frozen=frozen)
     look.prepare([v for r in rows for v in r.views], what="training images")
