@@ -151,12 +151,15 @@ class Prepare(BaseModel):
         return dict(self.model_extra or {})
 
 
+Where = dict[str, str | tuple[str, ...]]
+
+
 class Sft(Section):
     """Teach: cross-entropy on the assistant's words only."""
 
     stage: Literal["sft"]
     data: str
-    where: dict[str, str] = Field(default_factory=dict)
+    where: Where = Field(default_factory=dict)
     model: str | Model
     trainable: Trainable
     max_tokens: int = Field(default=1024, ge=16)
@@ -180,7 +183,7 @@ class Align(Section):
 
     stage: Literal["align"]
     data: str
-    where: dict[str, str] = Field(default_factory=dict)
+    where: Where = Field(default_factory=dict)
     model: str
     reference: Literal["parent", "base"] = "parent"
     loss: Loss = Loss()
@@ -195,6 +198,7 @@ class Evaluate(Section):
     stage: Literal["evaluate"]
     data: str
     split: Literal["train", "valid", "test"] = "test"
+    where: Where = Field(default_factory=dict)
     models: tuple[str, ...] = Field(min_length=1)
     images: tuple[str, ...] = ("clean", "noise", "black", "swapped")
     metrics: tuple[str, ...] = ("vqa",)

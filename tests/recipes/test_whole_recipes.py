@@ -99,9 +99,6 @@ def test_vqa_rad_finds_the_leak_and_scores_another_folder() -> None:
 
 
 @pytest.mark.skipif(not VQA_RAD.is_dir(), reason="VQA-RAD is not beside the project (../shared/data/vqa_rad)")
-@pytest.mark.xfail(
-    reason="not reached yet: measured 0.026, interval -0.006 to 0.065; see docs/log.md", strict=True
-)
 def test_vqa_rad_answers_need_their_own_image() -> None:
     sightline("run", "recipes/vqa_rad.yaml", f"data.root={VQA_RAD}")
     differences = paired(ROOT / "runs" / "vqa_rad" / "evaluate")

@@ -13,9 +13,10 @@ R = TypeVar("R", Sample, Preference)
 TOO_LONG = "does not fit into max_tokens with its image and one whole answer"
 
 
-def select(records: Iterable[R], where: Mapping[str, str]) -> list[R]:
-    """Records whose attributes (a preference's `why`, as `kind`) have the values asked for."""
-    return [r for r in records if all(_attribute(r, key) == value for key, value in where.items())]
+def select(records: Iterable[R], where: Mapping[str, str | Sequence[str]]) -> list[R]:
+    """Records whose attributes (a preference's `why`, as `kind`) have the value asked for, or one of several."""
+    wanted = {key: (value,) if isinstance(value, str) else value for key, value in where.items()}
+    return [r for r in records if all(_attribute(r, key) in values for key, values in wanted.items())]
 
 
 def _attribute(record: Sample | Preference, key: str) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any
 from .. import judging, runs
 from ..data import prepare
 from ..data.chat import Chat
+from ..data.rows import select
 from ..errors import RunError
 from ..images.degrade import find
 from ..images.degrade.swapped import partners
@@ -45,9 +46,14 @@ class Exam:
 def run(run: Run, section: Evaluate, seed: int) -> None:
     """Ask, score, compare, write the report."""
     data = prepare.load(run.parents[section.data])
-    exam = Exam(
-        section, list(data.samples(section.split))[: section.limit], data.root, run.folder.parent, seed
-    )
+    asked = select(data.samples(section.split), section.where)
+    if not asked:
+        raise RunError(
+            "there is nothing to ask", where=f"stage {run.name}",
+            found=f"no sample of split '{section.split}' with {section.where or 'any attributes'}",
+            expected="at least one sample", remedy="check `where` and `split`; `sightline data show` lists attributes",
+        )  # fmt: skip
+    exam = Exam(section, asked[: section.limit], data.root, run.folder.parent, seed)
     made: dict[tuple[str, str], list[Prediction]] = {}
     names = []
     for model in section.models:

@@ -8,7 +8,7 @@ from ..data.prepare import prepare
 from ..recipe import Prepare
 from ..runs import Run
 
-VERSION = 1
+VERSION = 2
 
 
 def run(run: Run, section: Prepare, seed: int) -> None:

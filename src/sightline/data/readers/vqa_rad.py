@@ -7,6 +7,7 @@ Reads `trainset.json` and `testset.json`, whose names are the official splits, o
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -20,11 +21,32 @@ ATTRIBUTES = {
     "organ": "image_organ", "question_type": "question_type",
     "answer_type": "answer_type", "phrase_type": "phrase_type",
 }  # fmt: skip
+ORGANS = {"CHEST": "chest", "ABD": "abdomen", "HEAD": "head"}
+# What can be seen in one part of the body only: asked of a picture of another part, the answer is no.
+FINDINGS = {
+    "chest": (
+        "a pleural effusion", "a pneumothorax", "cardiomegaly", "pneumonia", "a lung nodule", "a rib fracture",
+        "a widened mediastinum", "consolidation in the lungs",
+    ),
+    "abdomen": (
+        "a kidney stone", "gallstones", "appendicitis", "a bowel obstruction", "a liver mass", "ascites",
+        "an enlarged spleen", "diverticulitis",
+    ),
+    "head": (
+        "a midline shift", "an intracranial hemorrhage", "hydrocephalus", "a skull fracture", "a brain tumor",
+        "cerebral edema", "an infarct in the brain", "a subdural hematoma",
+    ),
+}  # fmt: skip
+ELSEWHERE = 4  # findings of other parts asked about per image
 Row = tuple[str, int, str, dict[str, Any]]
 
 
 def vqa_rad(
-    source: Source, *, images: str = "images", group: Literal["question", "image"] = "question"
+    source: Source,
+    *,
+    images: str = "images",
+    group: Literal["question", "image"] = "question",
+    organ_questions: bool = False,
 ) -> Iterator[Read]:
     """One sample a question, or one conversation an image (within one official split).
 
@@ -32,28 +54,68 @@ def vqa_rad(
         source: its root holds the JSON files and the images.
         images: folder of the images, below the root.
         group: `question`, or `image` for all questions of an image in one conversation.
+        organ_questions: also ask of each image which part of the body it shows, in three ways, and whether it
+            shows four findings of other parts (it does not). Only the image can tell. The truth is the authors'
+            `image_organ`; the questions are ours, so keep them out of scores (`where: {source: authors}`).
 
     Yields:
         `(sample, "train" or "test", "file:line")`. An assistant turn's topic is `closed` where the answer is
-        yes or no and `open` otherwise; attributes are organ, question_type, answer_type and phrase_type.
+        yes or no and `open` otherwise; attributes are organ, question_type, answer_type and phrase_type, and
+        `source`: `authors`, or `image_organ` for a question of ours.
 
     Raises:
         DataError: none of the known files is there.
     """
-    rows = _rows(source)
-    if group == "question":
-        for file, line, split, row in rows:
-            made = _try(source, [(file, line, split, row)], images, group)
-            if made:
-                yield made
-        return
     gathered: dict[tuple[str, str], list[Row]] = {}
-    for file, line, split, row in rows:
-        gathered.setdefault((split, str(row.get("image_name"))), []).append((file, line, split, row))
-    for together in gathered.values():
-        made = _try(source, together, images, group)
-        if made:
+    organs: dict[str, Read] = {}
+    for file, line, split, row in _rows(source):
+        if organ_questions and (asked := _organ_questions(row, images)):
+            for sample in asked:
+                organs.setdefault(sample.id, (sample, split, f"{file}:{line}"))
+        if group == "image":
+            gathered.setdefault((split, str(row.get("image_name"))), []).append((file, line, split, row))
+        elif made := _try(source, [(file, line, split, row)], images, group):
             yield made
+    for together in gathered.values():
+        if made := _try(source, together, images, group):
+            yield made
+    yield from organs.values()
+
+
+def _organ_questions(row: dict[str, Any], images: str) -> list[Sample]:
+    """Questions that the part of the body answers; none where the row names no image or no known part."""
+    name, organ = row.get("image_name"), ORGANS.get(str(row.get("image_organ", "")).strip())
+    if not isinstance(name, str) or not name.strip() or organ is None:
+        return []
+    name = name.strip()
+    others = [word for word in ORGANS.values() if word != organ]
+    drawn = hashlib.sha256(name.encode()).digest()
+    asked = [
+        ("Which part of the body is shown?", organ, "open"),
+        (f"Is this an image of the {organ}?", "Yes", "closed"),
+        (f"Is this an image of the {others[drawn[0] % len(others)]}?", "No", "closed"),
+    ]
+    elsewhere = [finding for part in others for finding in FINDINGS[part]]
+    elsewhere.sort(key=lambda finding: hashlib.sha256(f"{name} {finding}".encode()).digest())
+    verbs = {True: "Are there", False: "Is there"}
+    asked += [
+        (f"{verbs[finding.endswith('stones')]} {finding}?", "No", "closed")
+        for finding in elsewhere[:ELSEWHERE]
+    ]
+    path = (Path(images) / name).as_posix()
+    return [
+        Sample(
+            id=f"vqa_rad-organ-{Path(name).stem}-{i}",
+            patient=stand_in(path),
+            images=(ImageRef(path=path),),
+            messages=(
+                Message(role="user", parts=(0, question)),
+                Message(role="assistant", parts=(answer,), topic=topic),
+            ),
+            attributes={"organ": str(row["image_organ"]).strip(), "source": "image_organ"},
+        )
+        for i, (question, answer, topic) in enumerate(asked)
+    ]
 
 
 def _rows(source: Source) -> Iterator[Row]:
@@ -93,6 +155,7 @@ def _try(source: Source, rows: list[Row], images: str, group: str) -> Read | Non
     attributes = {k: _word(row, field) for k, field in ATTRIBUTES.items() if _word(row, field)}
     if group == "image":
         attributes = {k: v for k, v in attributes.items() if k == "organ"}
+    attributes["source"] = "authors"
     sample = Sample(
         id=f"vqa_rad-{_id(row)}" if group == "question" else f"vqa_rad-{split}-{Path(name).stem}",
         patient=stand_in(path),
