@@ -279,7 +279,7 @@ class Reader:
         )
         self.seen = self.seen + lengths
         last = out.last_hidden_state[torch.arange(len(pieces)), (lengths - 1).clamp_min(0)]  # [B, hidden]
-        return family.head(model, last)
+        return self.bundle.head(last)
 
 
 def predictions(item: Item, answers: Sequence[Answer]) -> list[Prediction]:

@@ -74,9 +74,7 @@ def plainly(bundle: Bundle, item: Item, settings: Generate = SETTINGS) -> list[A
 
     def after(ids: list[int]) -> Tensor:
         embeds = family.splice(bundle.model, torch.tensor([ids]), images)
-        return family.head(
-            bundle.model, family.hidden(bundle.model, embeds, use_cache=False).last_hidden_state
-        )[0, -1]
+        return bundle.head(family.hidden(bundle.model, embeds, use_cache=False).last_hidden_state)[0, -1]
 
     ids, at, out = [], 0, []
     for turn, closed in zip(item.encoded.turns, item.closed, strict=True):
@@ -158,9 +156,7 @@ def test_later_images_are_seen_when_their_turn_comes(made: Bundle, often: None) 
             family = made.family
             image = family.connect(made.model, look(item.views[0])[None])
             embeds = family.splice(made.model, torch.tensor([prompt]), image)
-            logps = family.head(made.model, family.hidden(made.model, embeds).last_hidden_state)[
-                0, -1
-            ].log_softmax(-1)
+            logps = made.head(family.hidden(made.model, embeds).last_hidden_state)[0, -1].log_softmax(-1)
             yes = first_tokens(made.tokenizer, ("Yes", "yes", "YES"))
             expected = float(logps[yes].logsumexp(0))
             assert found[item.sample.id][0].choices["yes"] == pytest.approx(expected, abs=1e-4)
@@ -191,7 +187,7 @@ def forced_choice(made: Bundle, item: Item) -> float:
     ids = torch.tensor([item.encoded.ids[: item.encoded.turns[-1].start]])
     images = made.family.connect(made.model, torch.stack([look(v) for v in item.views]))
     embeds = made.family.splice(made.model, ids, images)
-    logits = made.family.head(made.model, made.family.hidden(made.model, embeds).last_hidden_state)[0, -1]
+    logits = made.head(made.family.hidden(made.model, embeds).last_hidden_state)[0, -1]
     return float(logits.log_softmax(-1)[first_tokens(made.tokenizer, ("Yes", "yes", "YES"))].logsumexp(0))
 
 

@@ -1,4 +1,4 @@
-"""Rows to batches. The pictures in the docstrings are what the tests assert.
+"""Lines to batches. The pictures in the docstrings are what the tests assert.
 
 A collator knows nothing of models: the stage hands it `look`, which turns a view of an image into a tensor
 (features of a frozen tower, or pixels).
@@ -8,74 +8,136 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from ..types import View
-from .chat import Encoded
+from .line import NOBODY, Line, Row, alone, shared, sight
 
 IGNORE = -100
-
-
-@dataclass(frozen=True)
-class Row:
-    """One encoded conversation with the views that its image tokens stand for."""
-
-    id: str
-    encoded: Encoded
-    views: tuple[View, ...]
-
+PADDING = -1
 
 Look = Callable[[View], Tensor]
 
 
-def collate(rows: Sequence[Row], look: Look, *, pad: int) -> dict[str, Any]:
-    """Pad rows on the right and gather what their image tokens stand for.
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How lines become a batch.
 
-        ids             labels (next token is predicted)   mask
-        a b A E         -100 -100 A E                      1 1 1 1
-        c C E .         -100 C E -100                      1 1 1 0
+    Args:
+        look: a view to features or pixels.
+        pad: the id that fills lines up.
+        image_token: the id of an image place.
+        share: write the prompt of rows that begin alike once.
+        pack: put lines behind one another into one sequence of up to this many tokens; 0 gives every line a
+            sequence of its own.
+        side: where the padding stands.
+    """
+
+    look: Look
+    pad: int
+    image_token: int
+    share: bool = True
+    pack: int = 0
+    side: Literal["right", "left"] = "right"
+
+
+def collate(lines: Sequence[tuple[Line, Sequence[int]]], plan: Plan) -> dict[str, Any]:
+    """Lay lines out, each with the numbers of its answers in the batch, and gather their images.
+
+        input_ids   p p a A  c C E .      two lines of different length, padded on the right
+        labels      . . a A  . C E .
+        document    0 0 0 0  1 1 1 -1     -1 is padding; a token sees its own document only
+        (position, source, segment, answer: as in `line`, padding 0, 0, 0, -1)
 
     Returns:
-        `input_ids`, `labels`, `attention_mask` [rows, length], `images` [views, ...] in row order, `ids`.
+        `input_ids`, `labels`, `position`, `source`, `segment`, `document`, `answer` [sequences, length];
+        `images` [unique views, ...] and `shown` [places], which of them stands at each place in reading order;
+        `answers`, how many there are; `plain`, whether causal attention alone is right.
     """
-    length = max(len(r.encoded.ids) for r in rows)
-    ids = torch.full((len(rows), length), pad)
-    labels = torch.full((len(rows), length), IGNORE)
-    mask = torch.zeros((len(rows), length), dtype=torch.long)
-    for i, row in enumerate(rows):
-        own = torch.tensor(row.encoded.ids)
-        ids[i, : len(own)] = own
-        mask[i, : len(own)] = 1
-        labels[i, : len(own)] = torch.where(torch.tensor(row.encoded.learned), own, torch.tensor(IGNORE))
-    shown = [look(v) for r in rows for v in r.views]
-    images = torch.stack(shown) if shown else torch.zeros(0)
+    bins = _bins([line for line, _ in lines], plan.pack)
+    length = max(sum(len(lines[i][0].ids) for i in each) for each in bins)
+    shape = (len(bins), length)
+    out = {
+        "input_ids": torch.full(shape, plan.pad), "labels": torch.full(shape, IGNORE),
+        "position": torch.zeros(shape, dtype=torch.long), "source": torch.zeros(shape, dtype=torch.long),
+        "segment": torch.zeros(shape, dtype=torch.long), "document": torch.full(shape, PADDING),
+        "answer": torch.full(shape, NOBODY),
+    }  # fmt: skip
+    for at, each in enumerate(bins):
+        start = length - sum(len(lines[i][0].ids) for i in each) if plan.side == "left" else 0
+        for i in each:
+            line, numbers = lines[i]
+            place = (at, slice(start, start + len(line.ids)))
+            own = torch.tensor(line.ids)
+            out["input_ids"][place] = own
+            out["labels"][place] = torch.where(torch.tensor(line.learned), own, torch.tensor(IGNORE))
+            out["position"][place] = torch.tensor(line.positions)
+            out["source"][place] = torch.tensor(line.sources) + start
+            out["segment"][place] = torch.tensor(line.segments)
+            out["document"][place] = i
+            names = torch.tensor([*numbers, NOBODY])  # NOBODY, -1, reads the last entry
+            out["answer"][place] = names[torch.tensor(line.answers)]
+            start += len(line.ids)
+    order = [v for each in bins for i in each for v in lines[i][0].views]
     return {
-        "input_ids": ids,
-        "labels": labels,
-        "attention_mask": mask,
-        "images": images,
-        "ids": [r.id for r in rows],
+        **out,
+        **_images(order, plan.look),
+        "answers": sum(len(numbers) for _, numbers in lines),
+        "plain": plan.side == "right" and all(len(b) == 1 and not lines[b[0]][0].shares for b in bins),
     }
+
+
+def _images(order: Sequence[View], look: Look) -> dict[str, Tensor]:
+    """Each different view once, and which of them stands at each place."""
+    number: dict[tuple[str, str, str], int] = {}
+    unique: list[Tensor] = []
+    for view in order:
+        if number.setdefault(sight(view), len(unique)) == len(unique):
+            unique.append(look(view))
+    return {
+        "images": torch.stack(unique) if unique else torch.zeros(0),
+        "shown": torch.tensor([number[sight(v)] for v in order], dtype=torch.long),
+    }
+
+
+def _bins(lines: Sequence[Line], limit: int) -> list[list[int]]:
+    """Which lines share a sequence: first fit, longest first; the order within a sequence is that given."""
+    if not limit:
+        return [[i] for i in range(len(lines))]
+    room: list[int] = []
+    bins: list[list[int]] = []
+    for i in sorted(range(len(lines)), key=lambda i: (-len(lines[i].ids), i)):
+        size = len(lines[i].ids)
+        at = next((b for b, free in enumerate(room) if free >= size), None)
+        if at is None:
+            room.append(max(limit, size) - size)
+            bins.append([i])
+        else:
+            room[at] -= size
+            bins[at].append(i)
+    return sorted(sorted(each) for each in bins)
 
 
 @dataclass(frozen=True)
 class SupervisedCollator:
-    """Rows of one answered conversation each. See `collate`."""
+    """Rows of one answered conversation each; those about one image share a line if the plan says so."""
 
-    look: Look
-    pad: int
+    plan: Plan
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
-        """Collate conversations."""
-        return collate(rows, self.look, pad=self.pad)
+        """Collate conversations; answer i of the batch belongs to row i."""
+        return {
+            **collate([(alone(r), [i]) for i, r in enumerate(rows)], self.plan),
+            "ids": [r.id for r in rows],
+        }
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A chosen and a rejected row of one preference, with its reference log-probs once they are known."""
+    """A chosen and a rejected row of one preference."""
 
     id: str
     chosen: Row
@@ -89,17 +151,25 @@ class Pair:
 
 @dataclass(frozen=True)
 class PairCollator:
-    """Pairs: the first half of the batch holds the chosen rows, the second half the rejected ones."""
+    """Pairs of rows. Of P pairs, answer i is the chosen one of pair i and answer P + i the rejected one.
 
-    look: Look
-    pad: int
+    Pairs with equal images share one line; a pair whose images differ takes two, in the same batch.
+    """
+
+    plan: Plan
     reference: Mapping[str, tuple[float, float]]
 
     def __call__(self, pairs: Sequence[Pair]) -> dict[str, Any]:
         """Collate pairs; adds `reference` [2, pairs], summed log-probs of the reference, once it is known."""
-        rows = [p.chosen for p in pairs] + [p.rejected for p in pairs]
-        batch = collate(rows, self.look, pad=self.pad)
-        batch["ids"] = [p.id for p in pairs]
+        lines: list[tuple[Line, Sequence[int]]] = []
+        for i, pair in enumerate(pairs):
+            both = [pair.chosen, pair.rejected]
+            one = shared(both, self.plan.image_token) if self.plan.share else None
+            if one is not None:
+                lines.append((one, [i, len(pairs) + i]))
+            else:
+                lines += [(alone(row), [i + side * len(pairs)]) for side, row in enumerate(both)]
+        batch = {**collate(lines, self.plan), "ids": [p.id for p in pairs]}
         if self.reference:
             batch["reference"] = torch.tensor([self.reference[p.id] for p in pairs], dtype=torch.float64).T
         return batch

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 from ..types import Degrade, ImageRef, Message, Preference, Sample, View
 from .chat import Chat, fit
-from .collate import Pair, Row
+from .collate import Pair
+from .line import Row
 
 R = TypeVar("R", Sample, Preference)
 TOO_LONG = "does not fit into max_tokens with its image and one whole answer"

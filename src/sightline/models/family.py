@@ -5,15 +5,15 @@ Everything above this file speaks to a model through a `Bundle`, so that a new f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError
 from ..images.transforms import Preprocess
+from .pairpass import arrange
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Family:
         connect: (model, features) -> [N, tokens, hidden].
         splice: (model, input_ids [B, T], connected) -> inputs_embeds [B, T, hidden].
         hidden: (model, inputs_embeds, **kwargs) -> last hidden states [B, T, hidden], without the head.
-        head: (model, hidden [..., hidden]) -> logits [..., vocabulary].
+        head: model -> the layer from hidden states [..., hidden] to logits [..., vocabulary].
         cannot: what this family cannot do, in words for error messages.
     """
 
@@ -42,8 +42,12 @@ class Family:
     connect: Callable[[nn.Module, Tensor], Tensor]
     splice: Callable[[nn.Module, Tensor, Tensor], Tensor]
     hidden: Callable[..., Any]
-    head: Callable[[nn.Module, Tensor], Tensor]
+    head: Callable[[nn.Module], Callable[[Tensor], Tensor]]
     cannot: tuple[str, ...] = ()
+
+    def language(self, model: nn.Module) -> nn.Module:
+        """The language model, without its head."""
+        return self.module(model, self.parts["language"][0])
 
     def module(self, model: nn.Module, name: str) -> nn.Module:
         """A module of the model by dotted name.
@@ -87,11 +91,17 @@ class Bundle:
     system: str = ""
     tower: str = ""
 
-    def forward(self, batch: Mapping[str, Tensor], *, frozen_features: bool) -> Tensor:
+    @property
+    def head(self) -> Callable[[Tensor], Tensor]:
+        """Hidden states [..., hidden] to logits [..., vocabulary]."""
+        return self.family.head(self.model)
+
+    def forward(self, batch: Mapping[str, Any], *, frozen_features: bool) -> Tensor:
         """Last hidden states of a batch.
 
         Args:
-            batch: `input_ids`, `attention_mask` [B, T] and `images`.
+            batch: of `data.collate`: `input_ids` and the like [B, T], `images` and `shown`; a plain batch may
+                give `attention_mask` [B, T] and leave out the rest.
             frozen_features: whether `images` holds features [N, tokens, width] of a frozen tower, or pixels
                 [N, 3, H, W].
 
@@ -104,29 +114,8 @@ class Bundle:
         else:
             features = images if frozen_features else self.family.encode_images(self.model, images)
             connected = self.family.connect(self.model, features)
+            if "shown" in batch:
+                connected = connected[batch["shown"]]
             embeds = self.family.splice(self.model, batch["input_ids"], connected)
-        return self.family.hidden(
-            self.model, embeds, attention_mask=batch["attention_mask"]
-        ).last_hidden_state
-
-
-def positions_and_mask(prompt: int, answers: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Positions and attention of one row that holds a prompt and several answers to it.
-
-        row        p p p | a a | b b b        answer b continues the prompt: its positions restart after it,
-        position   0 1 2 | 3 4 | 3 4 5        and it sees the prompt and itself, never answer a.
-
-    Args:
-        prompt: length of the prompt in tokens, images included.
-        answers: length of each answer.
-
-    Returns:
-        positions [T] and a boolean mask [T, T], true where the row's token may look at the column's.
-    """
-    segment = torch.cat([torch.zeros(prompt, dtype=torch.long)] + [
-        torch.full((n,), i + 1, dtype=torch.long) for i, n in enumerate(answers)
-    ])  # fmt: skip
-    positions = torch.cat([torch.arange(prompt)] + [prompt + torch.arange(n) for n in answers])
-    causal = torch.ones(len(segment), len(segment)).tril().bool()
-    same = segment[:, None] == segment[None, :]
-    return positions, causal & (same | (segment == 0)[None, :])
+        told = arrange(self.family.language(self.model), batch, embeds.dtype)
+        return self.family.hidden(self.model, embeds, **told).last_hidden_state

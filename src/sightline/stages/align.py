@@ -15,7 +15,7 @@ from tqdm import tqdm
 from .. import plugins
 from ..data import prepare
 from ..data.chat import Chat
-from ..data.collate import Pair, PairCollator
+from ..data.collate import Pair, PairCollator, Plan
 from ..data.rows import encode_pairs, select
 from ..losses.pairs import PairLoss
 from ..models import checkpoint, trainable
@@ -54,7 +54,7 @@ def run(run: Run, section: Align, seed: int) -> None:
         asked=section.trainable,
         rows=pairs,
         ids=[p.id for p in pairs],
-        collator=PairCollator(look, chat.pad, known),
+        collator=PairCollator(plan_of(chat, look), known),
         train=section.train,
         seed=seed,
     )
@@ -64,6 +64,11 @@ def run(run: Run, section: Align, seed: int) -> None:
     asked = section.model_dump(mode="json")["trainable"]
     home = run.folder / "model"
     checkpoint.save(run.work / "model", bundle, trained, parent=parent, trained=asked, home=home)
+
+
+def plan_of(chat: Chat, look: Features | Pixels) -> Plan:
+    """How this model's pairs become batches."""
+    return Plan(look=look, pad=chat.pad, image_token=chat.image_token)
 
 
 def reference(
@@ -90,9 +95,8 @@ def reference(
         look = looker(base, look.root, run.folder.parent / ".features", frozen=frozen)
         look.prepare([v for p in pairs for v in p.views], what="images of pairs")
         bundle = base
-    loader: Any = DataLoader(
-        pairs, batch_size=section.train.batch, collate_fn=PairCollator(look, Chat.of(bundle).pad, {})
-    )
+    collator = PairCollator(plan_of(Chat.of(bundle), look), {})
+    loader: Any = DataLoader(pairs, batch_size=section.train.batch, collate_fn=collator)
     answers = Answers(bundle, bundle.model, frozen_features=frozen)
     found = reference_logps(answers, tqdm(loader, desc="  reference", unit="batch"), section.train.precision)
     write_json(stored, found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..data import prepare
 from ..data.chat import Chat
-from ..data.collate import SupervisedCollator
+from ..data.collate import Plan, SupervisedCollator
 from ..data.rows import encode_samples, select
 from ..models import checkpoint, trainable
 from ..models.features import looker
@@ -40,7 +40,7 @@ def run(run: Run, section: Sft, seed: int) -> None:
         asked=section.trainable,
         rows=rows,
         ids=[r.id for r in rows],
-        collator=SupervisedCollator(look, chat.pad),
+        collator=SupervisedCollator(Plan(look=look, pad=chat.pad, image_token=chat.image_token)),
         train=section.train,
         seed=seed,
     )

@@ -18,7 +18,8 @@ from transformers import Trainer
 
 from .. import runs
 from ..errors import NonFinite
-from ..losses.pairs import IGNORE, PairLogps, token_logps
+from ..losses.logps import IGNORE, token_logps
+from ..losses.pairs import PairLogps
 from ..models import checkpoint
 from ..models.family import Bundle
 
@@ -40,11 +41,11 @@ class Answers(nn.Module):
         self.bundle = bundle
         self.frozen_features = frozen_features
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, images: Tensor) -> Tensor:
-        """Log-probability of each learned token, zero elsewhere. [B, T - 1] float32."""
-        batch = {"input_ids": input_ids, "attention_mask": attention_mask, "images": images}
+    def forward(self, batch: dict[str, Any]) -> Tensor:
+        """Summed log-probability of each answer. [answers] float32."""
         states = self.bundle.forward(batch, frozen_features=self.frozen_features)
-        return token_logps(states, labels, lambda h: self.bundle.family.head(self.bundle.model, h))
+        logps = token_logps(states, batch["labels"], self.bundle.head, batch["source"])
+        return per_answer(logps, batch)
 
 
 class AtomicTrainer(Trainer):
@@ -110,10 +111,6 @@ class AtomicTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         checkpoint.read_weights(Path(resume_from_checkpoint), self.answers.bundle, self.answers.trained)
 
-    def _logps(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
-        names = ("input_ids", "attention_mask", "labels", "images")
-        return model(**{n: inputs[n] for n in names}).float()
-
     def _finite(self, loss: Tensor, inputs: dict[str, Any]) -> Tensor:
         """Stop within the step, and name its records, where the loss is not a number.
 
@@ -165,16 +162,16 @@ class SupervisedTrainer(AtomicTrainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """Negative mean log-probability; under accumulation, the mean over the whole step's tokens."""
-        total = -self._logps(model, inputs).sum()
+        total = -model(inputs).sum()
         count = num_items_in_batch
         if count is None:
-            count = (inputs["labels"][:, 1:] != IGNORE).sum()
+            count = (inputs["labels"] != IGNORE).sum()
         loss = self._finite(total / count, inputs)
         return (loss, {}) if return_outputs else loss
 
 
 class PairTrainer(AtomicTrainer):
-    """A pair loss on two rows per pair. Reference log-probabilities come with the batch.
+    """A pair loss over one pass per pair. Reference log-probabilities come with the batch.
 
     Args:
         loss: logps -> [pairs].
@@ -193,7 +190,7 @@ class PairTrainer(AtomicTrainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """Mean pair loss; notes how far chosen and rejected have moved from the reference."""
-        pairs = pair_logps(self._logps(model, inputs), inputs)
+        pairs = pair_logps(model(inputs), inputs)
         loss = self._finite(self.pair_loss(pairs).mean(), inputs)
         self._note(pairs)
         return (loss, {}) if return_outputs else loss
@@ -219,17 +216,30 @@ class PairTrainer(AtomicTrainer):
         super().log(logs, *args, **kwargs)
 
 
-def pair_logps(logps: Tensor, inputs: dict[str, Any]) -> PairLogps:
-    """Split a batch of [chosen; rejected] rows into summed log-probabilities.
+def per_answer(values: Tensor, batch: dict[str, Any]) -> Tensor:
+    """Sums of per-token values over each answer's learned tokens.
 
     Args:
-        logps: [2 * pairs, T - 1].
-        inputs: with `labels` [2 * pairs, T] and, where known, `reference` [2, pairs].
+        values: [B, T].
+        batch: with `labels` and `answer` [B, T] and the number of `answers`.
+
+    Returns:
+        [answers].
     """
-    sums = logps.sum(-1)
-    lengths = (inputs["labels"][:, 1:] != IGNORE).sum(-1)
+    learned = batch["labels"] != IGNORE
+    return values.new_zeros(batch["answers"]).index_add(0, batch["answer"][learned], values[learned])
+
+
+def pair_logps(sums: Tensor, batch: dict[str, Any]) -> PairLogps:
+    """A batch's answers, chosen ones first, as pairs.
+
+    Args:
+        sums: [2 * pairs], summed log-probabilities.
+        batch: of `PairCollator`; `reference` [2, pairs] where it is known.
+    """
+    lengths = per_answer((batch["labels"] != IGNORE).to(sums.dtype), batch)
     half = len(sums) // 2
-    reference = inputs.get("reference")
+    reference = batch.get("reference")
     if reference is not None:
         reference = reference.to(sums.dtype)
     return PairLogps(
@@ -260,8 +270,7 @@ def reference_logps(answers: Answers, batches: Any, precision: str) -> dict[str,
     for batch in batches:
         inputs = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
-            logps = answers(**{n: inputs[n] for n in ("input_ids", "attention_mask", "labels", "images")})
-        pairs = pair_logps(logps.float(), inputs)
+            pairs = pair_logps(answers(inputs), inputs)
         for i, record in enumerate(inputs["ids"]):
             found[record] = (float(pairs.chosen[i]), float(pairs.rejected[i]))
     return found

@@ -245,9 +245,9 @@ def hidden(model: nn.Module, inputs_embeds: Tensor, **kwargs: Any) -> Any:
     return model.model.language_model(inputs_embeds=inputs_embeds, **kwargs)
 
 
-def head(model: nn.Module, states: Tensor) -> Tensor:
-    """Hidden states to logits."""
-    return model.lm_head(states)
+def head(model: nn.Module) -> nn.Module:
+    """The layer from hidden states to logits."""
+    return model.lm_head
 
 
 FAMILY = Family(
