@@ -26,7 +26,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from sightline import runs
 from sightline.data.chat import Chat
 from sightline.data.collate import Plan as Layout
-from sightline.data.collate import SupervisedCollator
+from sightline.data.collate import SupervisedCollator, Together
 from sightline.data.rows import encode_samples
 from sightline.losses.logps import answer_logps
 from sightline.models import checkpoint, trainable
@@ -132,7 +132,7 @@ def measure(layers: int, count: int) -> dict[str, Any]:
             )
 
             def once_more(_: int) -> None:
-                batch = collator(rows)
+                batch = collator([Together((r,)) for r in rows])
                 hidden = bundle.forward(batch, frozen_features=isinstance(look, Features))
                 loss = -answer_logps(hidden, batch["labels"], bundle.head).mean()
                 loss.backward()

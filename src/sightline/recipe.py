@@ -114,23 +114,41 @@ class Generate(Section):
     precision: Literal["float32", "bfloat16"] = "float32"
 
 
+class DegradeSpec(Section):
+    """Which degraded image a pair, a loss or an evaluation uses."""
+
+    kind: str = "replace"
+    strength: float = Field(default=1.0, gt=0)
+
+
+class Layout(Section):
+    """How rows become batches: the same numbers to rounding, at another speed.
+
+    `share` writes a prompt with its images once for all answers to it; `pack` puts rows behind one another up to so
+    many tokens, without padding; `attention` is the one of transformers that computes it.
+    """
+
+    share: bool = True
+    pack: int = Field(default=0, ge=0)
+    attention: Literal["sdpa", "eager", "flex_attention"] = "sdpa"
+
+
 class Loss(BaseModel):
-    """A loss plug-in by name, with its own options beside it."""
+    """A loss plug-in by name, with its own options beside it.
+
+    `sft` adds that many times the mean negative log-probability of the chosen answer's tokens. `degrade` is the
+    degraded image of a loss that wants one (`mdpo`, `povid`); without it, the one of its paper.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
     name: str = "dpo"
+    sft: float = Field(default=0.0, ge=0)
+    degrade: DegradeSpec | None = None
 
     @property
     def options(self) -> dict[str, Any]:
         """Everything but the name."""
         return dict(self.model_extra or {})
-
-
-class DegradeSpec(Section):
-    """Which degraded image a pair or an evaluation uses."""
-
-    kind: str = "replace"
-    strength: float = Field(default=1.0, gt=0)
 
 
 class Prepare(BaseModel):
@@ -152,7 +170,11 @@ class Prepare(BaseModel):
 
 
 class Sft(Section):
-    """Teach: cross-entropy on the assistant's words only."""
+    """Teach: cross-entropy on the assistant's words only.
+
+    `together` is how many conversations about the same images one row may hold: they see the images and not each
+    other, and the images are read once. `train.batch` then counts such groups.
+    """
 
     stage: Literal["sft"]
     data: str
@@ -160,6 +182,8 @@ class Sft(Section):
     model: str | Model
     trainable: Trainable
     max_tokens: int = Field(default=1024, ge=16)
+    together: int = Field(default=1, ge=1)
+    layout: Layout = Layout()
     train: Train = Train()
 
 
@@ -182,8 +206,9 @@ class Align(Section):
     data: str
     where: dict[str, str] = Field(default_factory=dict)
     model: str
-    reference: Literal["parent", "base"] = "parent"
+    reference: Literal["parent", "base", "none"] = "parent"
     loss: Loss = Loss()
+    layout: Layout = Layout()
     trainable: Trainable = {"language": Plan(lora=Lora(r=16, alpha=32, lr=1e-4))}
     max_tokens: int = Field(default=1024, ge=16)
     train: Train = Train()

@@ -23,7 +23,8 @@ from sightline.losses.pairs import PairLogps
 from sightline.models import trainable
 from sightline.models.features import Features
 from sightline.recipe import Lora, Plan
-from sightline.train.trainers import Answers, pair_logps, reference_logps
+from sightline.train.reference import reference_logps
+from sightline.train.trainers import Answers, pair_logps
 from sightline.types import Degrade, Message, Preference
 
 IGNORE = -100

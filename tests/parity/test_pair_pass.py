@@ -19,6 +19,8 @@ from sightline.data.chat import Chat
 from sightline.data.collate import PairCollator, Plan
 from sightline.data.rows import encode_pairs
 from sightline.losses.dpo import dpo
+from sightline.losses.orpo import orpo
+from sightline.losses.pairs import PairLogps
 from sightline.models import features, pairpass, trainable
 from sightline.models.family import Bundle
 from sightline.recipe import Full, Lora
@@ -85,11 +87,13 @@ def setting(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ans
     return Answers(bundle, trained, frozen_features=False), make
 
 
-def step(answers: Answers, batch: dict[str, Any]) -> tuple[float, dict[str, Tensor]]:
-    """Mean DPO loss and all gradients."""
+def step(
+    answers: Answers, batch: dict[str, Any], loss_of: Callable[[PairLogps], Tensor] = dpo
+) -> tuple[float, dict[str, Tensor]]:
+    """Mean loss and all gradients."""
     answers.zero_grad()
     with models.doubled():
-        loss = dpo(pair_logps(answers(batch), batch)).mean()
+        loss = loss_of(pair_logps(answers(batch), batch)).mean()
         loss.backward()
     found = {n: p.grad.clone() for n, p in answers.named_parameters() if p.requires_grad}
     return float(loss.detach()), found
@@ -161,11 +165,12 @@ def test_a_reference_with_the_adapter_on_is_noticed(setting: Any) -> None:
     assert float((right - wrong).abs().max()) > 1e-5
 
 
-def test_an_image_changes_the_step(setting: Any) -> None:
+@pytest.mark.parametrize("loss", [dpo, orpo])
+def test_a_step_changes_when_only_the_image_changes(setting: Any, loss: Any) -> None:
     answers, make = setting
-    _, gradients = step(answers, make(SETS["one image"]))
+    _, gradients = step(answers, make(SETS["one image"]), loss)
     other = [replace(p, images=(models.PICTURES[2],)) for p in SETS["one image"]]
-    _, found = step(answers, make(other))
+    _, found = step(answers, make(other), loss)
     assert distance(found, gradients) > 1e-3
 
 

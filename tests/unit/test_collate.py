@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sightline.data.chat import Encoded, Turn
-from sightline.data.collate import Pair, PairCollator, Plan, SupervisedCollator
+from sightline.data.collate import Pair, PairCollator, Plan, SupervisedCollator, Together, together
 from sightline.data.line import Row
 from sightline.types import ImageRef, View
 
@@ -32,12 +32,17 @@ def row(name: str, ids: tuple[int, ...], learned: tuple[int, ...], *images: int)
     return Row(name, encoded, views)
 
 
+def taught(rows: list[Row], **more: Any) -> dict[str, Any]:
+    """Rows that stand alone."""
+    return SupervisedCollator(plan(**more))([Together((r,)) for r in rows])
+
+
 def test_rows_are_padded_on_the_right_and_only_answers_are_labels() -> None:
     rows = [
         row("x", (IMG, IMG, A, B, END), (0, 0, 0, 1, 1), 7),
         row("yy", (IMG, IMG, C, END), (0, 0, 1, 1), 8),
     ]
-    made = SupervisedCollator(plan())(rows)
+    made = taught(rows)
     # IMG IMG a b END
     # IMG IMG c END .
     assert made["input_ids"].tolist() == [[IMG, IMG, A, B, END], [IMG, IMG, C, END, PAD]]
@@ -57,7 +62,7 @@ def test_rows_are_padded_on_the_right_and_only_answers_are_labels() -> None:
 
 def test_padding_on_the_left_moves_the_places_and_not_the_positions() -> None:
     rows = [row("x", (IMG, A, B, END), (0, 0, 1, 1), 7), row("y", (IMG, END), (0, 1), 8)]
-    made = SupervisedCollator(plan(side="left"))(rows)
+    made = taught(rows, side="left")
     assert made["input_ids"].tolist() == [[IMG, A, B, END], [PAD, PAD, IMG, END]]
     assert made["position"].tolist() == [[0, 1, 2, 3], [0, 0, 0, 1]]
     assert made["source"].tolist() == [[0, 0, 1, 2], [0, 0, 2, 2]]
@@ -66,9 +71,7 @@ def test_padding_on_the_left_moves_the_places_and_not_the_positions() -> None:
 
 
 def test_a_learned_token_that_equals_the_padding_stays_learned() -> None:
-    made = SupervisedCollator(plan(pad=END))(
-        [row("x", (A, B, END), (0, 1, 1), 1), row("y", (A, END), (0, 1), 1)]
-    )
+    made = taught([row("x", (A, B, END), (0, 1, 1), 1), row("y", (A, END), (0, 1), 1)], pad=END)
     assert made["input_ids"].tolist() == [[A, B, END], [A, END, END]]
     assert made["labels"].tolist() == [[N, B, END], [N, END, N]]
     assert made["document"].tolist() == [[0, 0, 0], [1, 1, -1]]
@@ -76,9 +79,36 @@ def test_a_learned_token_that_equals_the_padding_stays_learned() -> None:
 
 def test_several_images_follow_each_other_in_row_order_and_equal_ones_come_once() -> None:
     rows = [row("x", (IMG, IMG, A), (0, 0, 1), 5, 4), row("y", (IMG, A), (0, 1), 6)]
-    made = SupervisedCollator(plan())([*rows, row("z", (IMG, IMG, A), (0, 0, 1), 6, 5)])
+    made = taught([*rows, row("z", (IMG, IMG, A), (0, 0, 1), 6, 5)])
     assert made["images"][:, 0, 0].tolist() == [5.0, 4.0, 6.0]
     assert made["shown"].tolist() == [0, 1, 2, 2, 0]
+
+
+def test_conversations_about_one_image_stand_together() -> None:
+    rows = [
+        row("x", (IMG, A, B, END), (0, 0, 1, 1), 1),
+        row("y", (IMG, C, END), (0, 0, 1), 2),
+        row("z", (IMG, C, END), (0, 0, 1), 1),
+        row("w", (IMG, D, END), (0, 0, 1), 1),
+        row("v", (A, END), (0, 1)),
+        row("u", (A, END), (0, 1)),
+    ]
+    groups = together(rows, 2, seed=0)
+    assert sorted(sorted(r.id for r in g.rows) for g in groups if len(g.rows) == 2) in (
+        [["x", "z"]], [["w", "x"]], [["w", "z"]]
+    )  # fmt: skip
+    assert sorted(r.id for g in groups for r in g.rows) == ["u", "v", "w", "x", "y", "z"]
+    assert together(rows[::-1], 2, seed=0) == groups
+    assert len({str(together(rows, 2, seed=s)) for s in range(8)}) > 1
+    assert together(rows, 3, seed=0)[0].id == "+".join(r.id for r in together(rows, 3, seed=0)[0].rows)
+    made = SupervisedCollator(plan())([Together((rows[0], rows[2])), Together((rows[1],))])
+    assert made["input_ids"].tolist() == [[IMG, A, B, END, C, END], [IMG, C, END, PAD, PAD, PAD]]
+    assert made["answer"].tolist() == [[-1, -1, 0, 0, -1, 1], [-1, -1, 2, -1, -1, -1]]
+    assert made["segment"].tolist() == [[0, 1, 1, 1, 2, 2], [0] * 6]
+    assert (made["ids"], made["answers"], made["plain"]) == (["x", "z", "y"], 3, False)
+    apart = SupervisedCollator(plan(share=False))([Together((rows[0], rows[2]))])
+    assert apart["input_ids"].tolist() == [[IMG, A, B, END], [IMG, C, END, PAD]]
+    assert apart["plain"]
 
 
 def pairs() -> list[Pair]:
@@ -148,6 +178,22 @@ def test_lines_are_packed_behind_one_another_without_padding() -> None:
     whole = PairCollator(plan(pack=100), {})(pairs())
     assert whole["input_ids"].shape == (1, 14)
     assert PAD not in whole["input_ids"]
+
+
+def test_a_third_row_stands_with_the_others_or_apart() -> None:
+    third = row("q", (IMG, A, D), (0, 0, 1), 9)
+    pair = Pair("q", pairs()[1].chosen, pairs()[1].rejected, third)
+    made = PairCollator(plan(), {"q": (-1.0, -2.0, -3.0)})([pair])
+    assert made["input_ids"].tolist() == [[IMG, A, D, B, C, END], [IMG, A, D, PAD, PAD, PAD]]
+    assert made["answer"].tolist() == [[-1, -1, 0, 1, 1, 1], [-1, -1, 2, -1, -1, -1]]
+    assert made["answers"] == 3
+    assert made["reference"].tolist() == [[-1.0], [-2.0], [-3.0]]
+    assert [v.image.path for v in pair.views] == ["3", "3", "9"]
+    apart = PairCollator(plan(), {}, apart=True)([pair])
+    assert apart["answers"] == 2
+    assert apart["third"]["input_ids"].tolist() == [[IMG, A, D]]
+    assert apart["third"]["answer"].tolist() == [[-1, -1, 0]]
+    assert apart["third"]["images"][:, 0, 0].tolist() == [9.0]
 
 
 def test_references_come_with_their_pairs() -> None:

@@ -13,7 +13,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ..recipe import Layout
+from ..runs import canonical, digest
 from ..types import View
+from .chat import Chat
 from .line import NOBODY, Line, Row, alone, shared, sight
 
 IGNORE = -100
@@ -42,6 +45,13 @@ class Plan:
     share: bool = True
     pack: int = 0
     side: Literal["right", "left"] = "right"
+
+    @classmethod
+    def of(cls, chat: Chat, look: Look, layout: Layout) -> Plan:
+        """The plan of a model's conversations under a recipe's `layout`."""
+        return cls(
+            look=look, pad=chat.pad, image_token=chat.image_token, share=layout.share, pack=layout.pack
+        )
 
 
 def collate(lines: Sequence[tuple[Line, Sequence[int]]], plan: Plan) -> dict[str, Any]:
@@ -122,46 +132,89 @@ def _bins(lines: Sequence[Line], limit: int) -> list[list[int]]:
 
 
 @dataclass(frozen=True)
+class Together:
+    """Conversations about the same images that are learned in one step, and in one line where they can be."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def id(self) -> str:
+        """The ids of its rows."""
+        return "+".join(row.id for row in self.rows)
+
+
+def together(rows: Sequence[Row], most: int, seed: int) -> list[Together]:
+    """Group rows that show the same views, at most so many to a group, by a hash of (seed, id)."""
+    groups: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda r: digest(str(seed), "together", r.id)):
+        groups.setdefault(canonical([sight(v) for v in row.views]) if row.views else row.id, []).append(row)
+    return [
+        Together(tuple(group[i : i + most])) for group in groups.values() for i in range(0, len(group), most)
+    ]
+
+
+@dataclass(frozen=True)
 class SupervisedCollator:
-    """Rows of one answered conversation each; those about one image share a line if the plan says so."""
+    """Answered conversations; those that stand together share one line if the plan says so."""
 
     plan: Plan
 
-    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
+    def __call__(self, items: Sequence[Together]) -> dict[str, Any]:
         """Collate conversations; answer i of the batch belongs to row i."""
-        return {
-            **collate([(alone(r), [i]) for i, r in enumerate(rows)], self.plan),
-            "ids": [r.id for r in rows],
-        }
+        lines: list[tuple[Line, Sequence[int]]] = []
+        count = 0
+        for item in items:
+            numbers = list(range(count, count + len(item.rows)))
+            count += len(numbers)
+            several = self.plan.share and len(item.rows) > 1
+            one = shared(item.rows, self.plan.image_token) if several else None
+            if one is not None:
+                lines.append((one, numbers))
+            else:
+                lines += [(alone(row), [n]) for row, n in zip(item.rows, numbers, strict=True)]
+        return {**collate(lines, self.plan), "ids": [row.id for item in items for row in item.rows]}
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A chosen and a rejected row of one preference."""
+    """A chosen and a rejected row of one preference, and a third one where the loss asks for it."""
 
     id: str
     chosen: Row
     rejected: Row
+    third: Row | None = None
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """Its rows, chosen first."""
+        return (self.chosen, self.rejected, *((self.third,) if self.third else ()))
 
     @property
     def views(self) -> tuple[View, ...]:
-        """What both sides' image tokens stand for."""
-        return self.chosen.views + self.rejected.views
+        """What the image tokens of all rows stand for."""
+        return tuple(v for row in self.rows for v in row.views)
 
 
 @dataclass(frozen=True)
 class PairCollator:
-    """Pairs of rows. Of P pairs, answer i is the chosen one of pair i and answer P + i the rejected one.
+    """Pairs of rows. Of P pairs, answers i, P + i and 2 P + i are the chosen, rejected and third one of pair i.
 
-    Pairs with equal images share one line; a pair whose images differ takes two, in the same batch.
+    Rows with equal images share one line; those whose images differ take their own, in the same batch.
+
+    Args:
+        plan: how lines become a batch.
+        reference: pair id -> summed log-probs of its rows under the reference, once they are known.
+        apart: lay the third rows out as a batch of their own, `third`, since their tokens are the policy's.
     """
 
     plan: Plan
-    reference: Mapping[str, tuple[float, float]]
+    reference: Mapping[str, Sequence[float]]
+    apart: bool = False
 
     def __call__(self, pairs: Sequence[Pair]) -> dict[str, Any]:
-        """Collate pairs; adds `reference` [2, pairs], summed log-probs of the reference, once it is known."""
+        """Collate pairs; adds `reference` [rows, pairs], once it is known."""
         lines: list[tuple[Line, Sequence[int]]] = []
+        thirds: list[tuple[Line, Sequence[int]]] = []
         for i, pair in enumerate(pairs):
             both = [pair.chosen, pair.rejected]
             one = shared(both, self.plan.image_token) if self.plan.share else None
@@ -169,7 +222,12 @@ class PairCollator:
                 lines.append((one, [i, len(pairs) + i]))
             else:
                 lines += [(alone(row), [i + side * len(pairs)]) for side, row in enumerate(both)]
+            if pair.third is not None:
+                number = i if self.apart else 2 * len(pairs) + i
+                (thirds if self.apart else lines).append((alone(pair.third), [number]))
         batch = {**collate(lines, self.plan), "ids": [p.id for p in pairs]}
+        if thirds:
+            batch["third"] = collate(thirds, self.plan)
         if self.reference:
             batch["reference"] = torch.tensor([self.reference[p.id] for p in pairs], dtype=torch.float64).T
         return batch

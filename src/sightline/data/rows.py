@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from ..types import Degrade, ImageRef, Message, Preference, Sample, View
@@ -11,6 +12,7 @@ from .collate import Pair
 from .line import Row
 
 R = TypeVar("R", Sample, Preference)
+NOT_DEGRADABLE = "the chosen answer shows no image, or one that is degraded already; this loss degrades it"
 TOO_LONG = "does not fit into max_tokens with its image and one whole answer"
 
 
@@ -50,22 +52,34 @@ def encode_samples(
 
 
 def encode_pairs(
-    pairs: Sequence[Preference], chat: Chat, limit: int
+    pairs: Sequence[Preference], chat: Chat, limit: int, third: Degrade | None = None
 ) -> tuple[list[Pair], list[dict[str, Any]]]:
-    """Pairs of rows in which only the last answer is learned, and what was set aside."""
+    """Pairs of rows in which only the last answer is learned, and what was set aside.
+
+    Args:
+        pairs: preferences.
+        chat: how the model writes them.
+        limit: longest row in tokens, image tokens counted.
+        third: give each pair a third row: the chosen answer under its images degraded so.
+    """
     out, aside = [], []
     for pair in pairs:
         sides = [
             _side(pair, answer, shown, chat, limit)
             for answer, shown in ((pair.chosen, pair.chosen_images), (pair.rejected, pair.rejected_images))
         ]
-        if None in sides:
+        chosen, rejected = sides
+        if chosen is None or rejected is None:
             aside.append({"id": pair.id, "reason": TOO_LONG, "max_tokens": limit})
             continue
-        chosen, rejected = sides
-        assert chosen is not None
-        assert rejected is not None
-        out.append(Pair(pair.id, chosen, rejected))
+        if third is None:
+            out.append(Pair(pair.id, chosen, rejected))
+            continue
+        if not chosen.views or any(v.degrade for v in chosen.views):
+            aside.append({"id": pair.id, "reason": NOT_DEGRADABLE})
+            continue
+        spoiled = replace(chosen, views=tuple(replace(v, degrade=third) for v in chosen.views))
+        out.append(Pair(pair.id, chosen, rejected, spoiled))
     return out, aside
 
 

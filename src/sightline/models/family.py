@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError
@@ -95,6 +96,19 @@ class Bundle:
     def head(self) -> Callable[[Tensor], Tensor]:
         """Hidden states [..., hidden] to logits [..., vocabulary]."""
         return self.family.head(self.model)
+
+    def attend(self, attention: str) -> None:
+        """Choose how the language model's attention is computed: `sdpa`, `eager` or `flex_attention`.
+
+        Raises:
+            ModelError: FlexAttention without a GPU, where it has no gradient.
+        """
+        if attention == "flex_attention" and not torch.cuda.is_available():
+            raise ModelError(
+                "FlexAttention has no backward pass on a CPU", where="layout.attention",
+                remedy="use `sdpa`: the numbers are the same",
+            )  # fmt: skip
+        self.family.language(self.model).set_attn_implementation(attention)
 
     def forward(self, batch: Mapping[str, Any], *, frozen_features: bool) -> Tensor:
         """Last hidden states of a batch.

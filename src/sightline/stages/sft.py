@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..data import prepare
 from ..data.chat import Chat
-from ..data.collate import Plan, SupervisedCollator
+from ..data.collate import Plan, SupervisedCollator, together
 from ..data.rows import encode_samples, select
 from ..models import checkpoint, trainable
 from ..models.features import looker
@@ -13,7 +13,7 @@ from ..runs import Run, write_json
 from ..train.fit import Job, fit
 from ..train.trainers import Answers, SupervisedTrainer
 
-VERSION = 1
+VERSION = 2
 
 
 def run(run: Run, section: Sft, seed: int) -> None:
@@ -25,6 +25,7 @@ def run(run: Run, section: Sft, seed: int) -> None:
     else:
         parent = checkpoint.folder_of(run.parents[section.model])
         bundle = checkpoint.load(parent)
+    bundle.attend(section.layout.attention)
     trained = trainable.apply(bundle, section.trainable, seed)
     print(trainable.text(trainable.table(bundle, section.trainable)))
 
@@ -35,12 +36,13 @@ def run(run: Run, section: Sft, seed: int) -> None:
     look = looker(bundle, data.root, run.folder.parent / ".features", frozen=frozen)
     look.prepare([v for r in rows for v in r.views], what="training images")
 
+    groups = together(rows, section.together, seed)
     job = Job(
         answers=Answers(bundle, trained, frozen_features=frozen),
         asked=section.trainable,
-        rows=rows,
-        ids=[r.id for r in rows],
-        collator=SupervisedCollator(Plan(look=look, pad=chat.pad, image_token=chat.image_token)),
+        rows=groups,
+        ids=[g.id for g in groups],
+        collator=SupervisedCollator(Plan.of(chat, look, section.layout)),
         train=section.train,
         seed=seed,
     )

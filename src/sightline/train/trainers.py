@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from transformers import Trainer
 
 from .. import runs
 from ..errors import NonFinite
-from ..losses.logps import IGNORE, token_logps
+from ..losses.logps import IGNORE, POSITIONS, token_logps
 from ..losses.pairs import PairLogps
 from ..models import checkpoint
 from ..models.family import Bundle
@@ -46,6 +48,23 @@ class Answers(nn.Module):
         states = self.bundle.forward(batch, frozen_features=self.frozen_features)
         logps = token_logps(states, batch["labels"], self.bundle.head, batch["source"])
         return per_answer(logps, batch)
+
+    @torch.no_grad()
+    def imagine(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The same batch with the model's own likeliest token in the place of every learned one."""
+        states = self.bundle.forward(batch, frozen_features=self.frozen_features)
+        learned = batch["labels"] != IGNORE
+        rows, _ = learned.nonzero(as_tuple=True)
+        seen = states[rows, batch["source"][learned]]  # [n, width]
+        likeliest = torch.cat([self.bundle.head(piece).argmax(-1) for piece in seen.split(POSITIONS)])
+        return {**batch, "labels": batch["labels"].masked_scatter(learned, likeliest)}
+
+    @contextmanager
+    def adapters_off(self) -> Iterator[None]:
+        """The model that the adapters started from: the parent, exactly."""
+        trained: Any = self.trained
+        with trained.disable_adapter():
+            yield
 
 
 class AtomicTrainer(Trainer):
@@ -175,11 +194,15 @@ class PairTrainer(AtomicTrainer):
 
     Args:
         loss: logps -> [pairs].
+        reference_free: take an imagined answer's reference log-probabilities as 0.
     """
 
-    def __init__(self, *args: Any, loss: Callable[[PairLogps], Tensor], **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, loss: Callable[[PairLogps], Tensor], reference_free: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.pair_loss = loss
+        self.reference_free = reference_free
         self.rewards: dict[str, list[float]] = {}
 
     def compute_loss(
@@ -191,16 +214,31 @@ class PairTrainer(AtomicTrainer):
     ) -> Any:
         """Mean pair loss; notes how far chosen and rejected have moved from the reference."""
         pairs = pair_logps(model(inputs), inputs)
+        if "third" in inputs:
+            pairs = self._imagined(model, pairs, inputs["third"])
         loss = self._finite(self.pair_loss(pairs).mean(), inputs)
         self._note(pairs)
         return (loss, {}) if return_outputs else loss
 
+    def _imagined(self, model: nn.Module, pairs: PairLogps, batch: dict[str, Any]) -> PairLogps:
+        """Add what the policy would have said under the degraded images, and what the reference thinks of it.
+
+        The tokens are the policy's of this step, so their reference cannot be stored.
+        """
+        with self.accelerator.autocast():
+            imagined = self.answers.imagine(batch)
+        third = model(imagined)
+        if self.reference_free:
+            return replace(pairs, third=third, third_reference=torch.zeros_like(third))
+        with torch.no_grad(), self.answers.adapters_off():
+            return replace(pairs, third=third, third_reference=self.answers(imagined))
+
     def _note(self, pairs: PairLogps) -> None:
-        """Log-ratios to the reference, in nats, averaged until the next log line."""
-        if pairs.chosen_reference is None or pairs.rejected_reference is None:
-            return
-        chosen = (pairs.chosen - pairs.chosen_reference).detach()
-        rejected = (pairs.rejected - pairs.rejected_reference).detach()
+        """Log-ratios to the reference in nats, or means per token without one, averaged until the next log line."""
+        if pairs.chosen_reference is None:
+            chosen, rejected = pairs.chosen_mean.detach(), pairs.rejected_mean.detach()
+        else:
+            chosen, rejected = pairs.chosen_ratio.detach(), pairs.rejected_ratio.detach()
         values = {
             "chosen": chosen.mean(), "rejected": rejected.mean(), "margin": (chosen - rejected).mean(),
             "accuracy": (chosen > rejected).float().mean(),
@@ -234,43 +272,21 @@ def pair_logps(sums: Tensor, batch: dict[str, Any]) -> PairLogps:
     """A batch's answers, chosen ones first, as pairs.
 
     Args:
-        sums: [2 * pairs], summed log-probabilities.
-        batch: of `PairCollator`; `reference` [2, pairs] where it is known.
+        sums: [2 * pairs], or [3 * pairs] with third answers; summed log-probabilities.
+        batch: of `PairCollator`; `reference` [2 or 3, pairs] where it is known.
     """
-    lengths = per_answer((batch["labels"] != IGNORE).to(sums.dtype), batch)
-    half = len(sums) // 2
-    reference = batch.get("reference")
-    if reference is not None:
-        reference = reference.to(sums.dtype)
+    count = len(batch["ids"])
+    lengths = per_answer((batch["labels"] != IGNORE).to(sums.dtype), batch).split(count)
+    known = batch.get("reference")
+    references = [None] * 3 if known is None else [*known.to(sums.dtype), None]
+    answers = [*sums.split(count), None]
     return PairLogps(
-        chosen=sums[:half],
-        rejected=sums[half:],
-        chosen_reference=None if reference is None else reference[0],
-        rejected_reference=None if reference is None else reference[1],
-        chosen_length=lengths[:half],
-        rejected_length=lengths[half:],
+        chosen=answers[0],
+        rejected=answers[1],
+        chosen_reference=references[0],
+        rejected_reference=references[1],
+        chosen_length=lengths[0],
+        rejected_length=lengths[1],
+        third=answers[2],
+        third_reference=references[2],
     )
-
-
-@torch.no_grad()
-def reference_logps(answers: Answers, batches: Any, precision: str) -> dict[str, tuple[float, float]]:
-    """Summed log-probabilities of every pair under the model as it is.
-
-    Args:
-        answers: the reference.
-        batches: collated pairs, with a progress bar around them.
-        precision: `float32` or `bfloat16`, as training will use.
-
-    Returns:
-        pair id -> (chosen, rejected) in nats.
-    """
-    device = next(answers.parameters()).device
-    found: dict[str, tuple[float, float]] = {}
-    answers.eval()
-    for batch in batches:
-        inputs = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
-            pairs = pair_logps(answers(inputs), inputs)
-        for i, record in enumerate(inputs["ids"]):
-            found[record] = (float(pairs.chosen[i]), float(pairs.rejected[i]))
-    return found
