@@ -133,7 +133,7 @@ def measure(layers: int, count: int) -> dict[str, Any]:
 
             def once_more(_: int) -> None:
                 batch = collator([Together((r,)) for r in rows])
-                hidden = bundle.forward(batch, frozen_features=isinstance(look, Features))
+                hidden = bundle.forward(batch, given=look.given)
                 loss = -answer_logps(hidden, batch["labels"], bundle.head).mean()
                 loss.backward()
                 losses.setdefault(name, loss.item())

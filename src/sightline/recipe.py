@@ -121,16 +121,19 @@ class DegradeSpec(Section):
     strength: float = Field(default=1.0, gt=0)
 
 
-class Layout(Section):
-    """How rows become batches: the same numbers to rounding, at another speed.
+class Speed(Section):
+    """What changes how fast a step is and, beyond rounding, not what it computes.
 
     `share` writes a prompt with its images once for all answers to it; `pack` puts rows behind one another up to so
-    many tokens, without padding; `attention` is the one of transformers that computes it.
+    many tokens, without padding; `attention` is the one of transformers that computes it. `cache` keeps what frozen
+    parts make of an image, `after` or `before` the connector, up to `cache_gb` GiB; `auto` takes what fits.
     """
 
     share: bool = True
     pack: int = Field(default=0, ge=0)
     attention: Literal["sdpa", "eager", "flex_attention"] = "sdpa"
+    cache: Literal["auto", "after", "before", "off"] = "auto"
+    cache_gb: float = Field(default=20.0, gt=0)
 
 
 class Loss(BaseModel):
@@ -183,7 +186,7 @@ class Sft(Section):
     trainable: Trainable
     max_tokens: int = Field(default=1024, ge=16)
     together: int = Field(default=1, ge=1)
-    layout: Layout = Layout()
+    speed: Speed = Speed()
     train: Train = Train()
 
 
@@ -208,7 +211,7 @@ class Align(Section):
     model: str
     reference: Literal["parent", "base", "none"] = "parent"
     loss: Loss = Loss()
-    layout: Layout = Layout()
+    speed: Speed = Speed()
     trainable: Trainable = {"language": Plan(lora=Lora(r=16, alpha=32, lr=1e-4))}
     max_tokens: int = Field(default=1024, ge=16)
     train: Train = Train()

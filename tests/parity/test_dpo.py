@@ -155,7 +155,7 @@ def aligned(language: Path, tmp_path: Path) -> tuple[Answers, Features, list[Any
     pairs, _ = encode_pairs(records, chat, 200)
     look = Features(bundle, tmp_path / "images", tmp_path / "kept")
     look.prepare([v for p in pairs for row in (p.chosen, p.rejected) for v in row.views])
-    return Answers(bundle, bundle.model, frozen_features=True), look, pairs, chat
+    return Answers(bundle, bundle.model, given="features"), look, pairs, chat
 
 
 def test_references_follow_the_image_of_their_side(
@@ -184,7 +184,7 @@ def test_the_margin_is_exactly_zero_before_the_first_step(
     )
     trained = trainable.apply(answers.bundle, {"language": Plan(lora=Lora(r=2, lr=1e-3))}, 0)
     trainable.silence(answers.bundle.model)
-    policy = Answers(answers.bundle, trained, frozen_features=True).train()
+    policy = Answers(answers.bundle, trained, given="features").train()
     batch = collator(look, chat, known)(pairs)
     logps = pair_logps(policy(batch), batch)
     assert torch.equal(logps.chosen, logps.chosen_reference)

@@ -43,9 +43,9 @@ def compare(bundle: Bundle, images_per_row: int = 1) -> None:
         stock = bundle.model(
             input_ids=made["input_ids"], attention_mask=made["attention_mask"], pixel_values=made["images"]
         ).logits
-        ours = bundle.head(bundle.forward(made, frozen_features=False))
+        ours = bundle.head(bundle.forward(made, given="pixels"))
         features = bundle.family.encode_images(bundle.model, made["images"])
-        cached = bundle.head(bundle.forward({**made, "images": features}, frozen_features=True))
+        cached = bundle.head(bundle.forward({**made, "images": features}, given="features"))
     real = made["attention_mask"].bool()
     assert features.shape[:2] == (2 * images_per_row, bundle.tokens_per_image)
     assert float((ours - stock)[real].abs().max()) <= 1e-6
@@ -128,6 +128,6 @@ def test_a_stock_checkpoint_opens_as_it_is(language: Path, tmp_path: Path) -> No
     assert (opened.image_token, opened.tokens_per_image) == (made.image_token, 4)
     inputs = batch(made, 1)
     with torch.no_grad():
-        one, other = (b.head(b.forward(inputs, frozen_features=False)) for b in (made, opened))
+        one, other = (b.head(b.forward(inputs, given="pixels")) for b in (made, opened))
     torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
     compare(opened)

@@ -84,7 +84,7 @@ def setting(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ans
         known = {p.id: (-20.0 - i, -25.0 + i) for i, p in enumerate(pairs)}
         return PairCollator(Plan(look=look, pad=chat.pad, image_token=chat.image_token, **how), known)(pairs)
 
-    return Answers(bundle, trained, frozen_features=False), make
+    return Answers(bundle, trained, given="pixels"), make
 
 
 def step(

@@ -115,7 +115,7 @@ def test_another_beta_makes_no_reference_and_no_tower_forward(
         ),
         ({"loss": {"name": "mdpo", "degrade": {"kind": "swapped"}}}, RecipeError, "another patient's image"),
         ({"loss": {"name": "povid"}, "reference": "base"}, RecipeError, "not known before the step"),
-        ({"layout": {"attention": "flex_attention"}}, ModelError, "no backward pass on a CPU"),
+        ({"speed": {"attention": "flex_attention"}}, ModelError, "no backward pass on a CPU"),
     ],
 )
 def test_what_cannot_be_is_refused(

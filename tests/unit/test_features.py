@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import models
+from sightline.errors import ModelError
 from sightline.models.family import Bundle
-from sightline.models.features import Features, Pixels, encode, looker, pixels, tower_hash
+from sightline.models.features import Features, Pixels, encode, looker, pixels, weights_hash
+from sightline.recipe import Speed
 from sightline.types import Degrade, View
 
 
@@ -150,14 +153,87 @@ def test_a_half_written_part_is_not_used(made: Bundle, views: list[View], tmp_pa
 
 
 def test_the_tower_s_hash_does_not_know_of_the_rest(made: Bundle, language: Path) -> None:
-    assert tower_hash(made) == tower_hash(models.bundle(language))
-    assert tower_hash(made) != tower_hash(models.bundle(language, seed=1))
+    assert weights_hash(made, "vision") == weights_hash(models.bundle(language), "vision")
+    assert weights_hash(made, "vision") != weights_hash(models.bundle(language, seed=1), "vision")
+
+
+def choose(
+    made: Bundle, root: Path, views: list[View], vision: bool = True, connector: bool = True, **speed: Any
+) -> Any:
+    frozen = {"vision": vision, "connector": connector}
+    return looker(made, root / "images", root / "kept", views, frozen, Speed(**speed))
 
 
 def test_a_tower_that_trains_is_shown_pixels(made: Bundle, views: list[View], tmp_path: Path) -> None:
-    look = looker(made, tmp_path / "images", tmp_path / "kept", frozen=False)
+    look = choose(made, tmp_path, views, vision=False)
     assert isinstance(look, Pixels)
     look.prepare(views)
     assert not (tmp_path / "kept").exists()
     assert look(views[0]).shape == (3, 28, 28)
-    assert isinstance(looker(made, tmp_path / "images", tmp_path / "kept", frozen=True), Features)
+
+
+def test_what_is_kept_depends_on_what_trains_and_on_what_fits(
+    made: Bundle, views: list[View], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # 4 views of 4 image tokens in float32: 16 wide before the connector, 32 wide behind it
+    before, after = 4 * 4 * 16 * 4 / 2**30, 4 * 4 * 32 * 4 / 2**30
+    assert choose(made, tmp_path, views).given == "tokens"
+    assert choose(made, tmp_path, views, connector=False).given == "features"
+    assert choose(made, tmp_path, views, cache="before").given == "features"
+    assert choose(made, tmp_path, views, cache_gb=after).given == "tokens"
+    assert choose(made, tmp_path, views, cache_gb=before).given == "features"
+    assert "4 images" in capsys.readouterr().out
+    assert choose(made, tmp_path, views, cache_gb=before / 2).given == "pixels"
+    assert "features are not kept" in capsys.readouterr().out
+    assert choose(made, tmp_path, views, cache="off").given == "pixels"
+
+
+@pytest.mark.parametrize(
+    ("speed", "vision", "connector", "what"),
+    [
+        ({"cache": "before"}, False, True, "features of a tower that trains cannot be kept"),
+        ({"cache": "after"}, True, False, "tokens of a connector that trains cannot be kept"),
+        ({"cache": "after", "cache_gb": 1e-9}, True, True, "the tokens of 4 images do not fit"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused(
+    made: Bundle,
+    views: list[View],
+    tmp_path: Path,
+    speed: dict[str, Any],
+    vision: bool,
+    connector: bool,
+    what: str,
+) -> None:
+    with pytest.raises(ModelError, match=what):
+        choose(made, tmp_path, views, vision, connector, **speed)
+
+
+def test_tokens_are_what_the_connector_makes_of_the_features(
+    made: Bundle, views: list[View], tmp_path: Path
+) -> None:
+    tokens, features = (choose(made, tmp_path, views, cache=c) for c in ("after", "before"))
+    tokens.prepare(views)
+    features.prepare(views)
+    assert tokens(views[0]).shape == (4, 32)
+    with torch.no_grad():
+        wanted = made.family.connect(made.model, features(views[0])[None])[0]
+    torch.testing.assert_close(tokens(views[0]), wanted)
+    assert tokens.key(views[0]) != features.key(views[0])
+    with torch.no_grad():
+        made.model.model.multi_modal_projector.linear_1.weight.add_(0.1)
+    later = choose(made, tmp_path, views, cache="after")
+    assert later.key(views[0]) != tokens.key(views[0])
+    assert features.of(made).key(views[0]) == features.key(views[0])
+
+
+def test_a_frozen_tower_runs_without_gradients(made: Bundle) -> None:
+    ids = torch.tensor([[9, *[made.image_token] * 4, 7]])
+    batch = {"input_ids": ids, "images": torch.randn(1, 3, 28, 28)}
+    tower, seen = made.model.model.vision_tower, []
+    hook = tower.register_forward_hook(lambda *_: seen.append(torch.is_grad_enabled()))
+    for trains in (False, True):
+        tower.requires_grad_(trains)
+        made.forward(batch, given="pixels")
+    hook.remove()
+    assert seen == [False, True]

@@ -89,7 +89,7 @@ ROWS = [
 
 def job(answers: Toy | None = None, **train: Any) -> Job:
     made = bundle()
-    answers = answers or Toy(made, made.model, frozen_features=True)
+    answers = answers or Toy(made, made.model, given="features")
     section = Train(**{"steps": 6, "batch": 4, "save_every": 2, "warmup": 0.0} | train)
     return Job(
         answers=answers,
@@ -120,7 +120,7 @@ def _handlers() -> Iterator[None]:
 
 def harmed(harm: Callable[[int], float]) -> Toy:
     made = bundle()
-    toy = Toy(made, made.model, frozen_features=True)
+    toy = Toy(made, made.model, given="features")
     toy.harm = harm
     return toy
 
@@ -250,7 +250,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_weights_in_float32(run: runs.Ru
             return super().forward(batch)
 
     made = bundle()
-    asked = job(Watching(made, made.model, frozen_features=True), precision="bfloat16", steps=1)
+    asked = job(Watching(made, made.model, given="features"), precision="bfloat16", steps=1)
     fit(run, asked, SupervisedTrainer)
     assert seen == [True]
     assert table(asked).dtype == torch.float32

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..recipe import Layout
+from ..recipe import Speed
 from ..runs import canonical, digest
 from ..types import View
 from .chat import Chat
@@ -47,11 +47,9 @@ class Plan:
     side: Literal["right", "left"] = "right"
 
     @classmethod
-    def of(cls, chat: Chat, look: Look, layout: Layout) -> Plan:
-        """The plan of a model's conversations under a recipe's `layout`."""
-        return cls(
-            look=look, pad=chat.pad, image_token=chat.image_token, share=layout.share, pack=layout.pack
-        )
+    def of(cls, chat: Chat, look: Look, speed: Speed) -> Plan:
+        """The plan of a model's conversations under a recipe's `speed`."""
+        return cls(look=look, pad=chat.pad, image_token=chat.image_token, share=speed.share, pack=speed.pack)
 
 
 def collate(lines: Sequence[tuple[Line, Sequence[int]]], plan: Plan) -> dict[str, Any]:

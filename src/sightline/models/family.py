@@ -16,6 +16,8 @@ from ..errors import ModelError
 from ..images.transforms import Preprocess
 from .pairpass import arrange
 
+Given = Literal["pixels", "features", "tokens"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
@@ -77,6 +79,7 @@ class Bundle:
         preprocess: pixels to tower input.
         image_token: id of the image token.
         tokens_per_image: image tokens per image.
+        feature_width: width of the tower's features, before the connector.
         base: what it was composed from, as plain JSON: enough to compose it again.
         system: default system text.
         tower: hash of the vision tower's weights, once known.
@@ -88,6 +91,7 @@ class Bundle:
     preprocess: Preprocess
     image_token: int
     tokens_per_image: int
+    feature_width: int = 0
     base: dict[str, Any] = field(default_factory=dict)
     system: str = ""
     tower: str = ""
@@ -97,6 +101,12 @@ class Bundle:
         """Hidden states [..., hidden] to logits [..., vocabulary]."""
         return self.family.head(self.model)
 
+    @property
+    def tower_trains(self) -> bool:
+        """Whether anything of the vision part wants a gradient."""
+        modules = (self.family.module(self.model, name) for name in self.family.parts["vision"])
+        return any(p.requires_grad for module in modules for p in module.parameters())
+
     def attend(self, attention: str) -> None:
         """Choose how the language model's attention is computed: `sdpa`, `eager` or `flex_attention`.
 
@@ -105,19 +115,20 @@ class Bundle:
         """
         if attention == "flex_attention" and not torch.cuda.is_available():
             raise ModelError(
-                "FlexAttention has no backward pass on a CPU", where="layout.attention",
+                "FlexAttention has no backward pass on a CPU", where="speed.attention",
                 remedy="use `sdpa`: the numbers are the same",
             )  # fmt: skip
         self.family.language(self.model).set_attn_implementation(attention)
 
-    def forward(self, batch: Mapping[str, Any], *, frozen_features: bool) -> Tensor:
+    def forward(self, batch: Mapping[str, Any], *, given: Given) -> Tensor:
         """Last hidden states of a batch.
 
         Args:
             batch: of `data.collate`: `input_ids` and the like [B, T], `images` and `shown`; a plain batch may
                 give `attention_mask` [B, T] and leave out the rest.
-            frozen_features: whether `images` holds features [N, tokens, width] of a frozen tower, or pixels
-                [N, 3, H, W].
+            given: what `images` holds: `pixels` [N, 3, H, W], `features` [N, tokens, width] of the tower, or
+                `tokens` [N, tokens, hidden] behind the connector. The tower runs without gradients where
+                nothing of it trains.
 
         Returns:
             [B, T, hidden].
@@ -126,8 +137,10 @@ class Bundle:
         if not images.numel():
             embeds = self.model.get_input_embeddings()(batch["input_ids"])
         else:
-            features = images if frozen_features else self.family.encode_images(self.model, images)
-            connected = self.family.connect(self.model, features)
+            if given == "pixels":
+                with torch.set_grad_enabled(torch.is_grad_enabled() and self.tower_trains):
+                    images = self.family.encode_images(self.model, images)
+            connected = images if given == "tokens" else self.family.connect(self.model, images)
             if "shown" in batch:
                 connected = connected[batch["shown"]]
             embeds = self.family.splice(self.model, batch["input_ids"], connected)

@@ -1,14 +1,15 @@
-"""Pixels and features of images as a model wants them; features of a frozen tower once, memory-mapped.
+"""Pixels and features of images as a model wants them; those of frozen parts once, memory-mapped.
 
-A feature is keyed by all that it depends on: the file's SHA-256, the preprocessing, the tower's weights, the
-layer, and the degradation with its record. What is stored under a key can therefore never be stale.
+A feature is keyed by all that it depends on: the file's SHA-256, the preprocessing, the weights of the tower (and
+of the connector, where its output is kept), the layer, and the degradation with its record. What is stored under a
+key can therefore never be stale.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,11 +19,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .. import images, runs
+from ..errors import ModelError
 from ..images import degrade
+from ..recipe import Speed
 from ..types import View
-from .family import Bundle
+from .family import Bundle, Given
 
 BATCH = 8
+GIB = 2**30
 
 
 def pixels(bundle: Bundle, root: Path, view: View) -> Tensor:
@@ -35,33 +39,41 @@ def pixels(bundle: Bundle, root: Path, view: View) -> Tensor:
 
 @dataclass
 class Features:
-    """Features of a frozen tower for any number of views.
+    """Features of a frozen tower, or tokens of a frozen connector behind it, for any number of views.
 
     Args:
         bundle: the model whose tower is used.
         root: data root of the images.
         folder: where features are kept; safe to share between stages and runs.
+        given: `features` of the tower, or `tokens` behind the connector.
     """
 
     bundle: Bundle
     root: Path
     folder: Path
+    given: Given = "features"
     place: dict[str, tuple[np.ndarray, int]] = field(default_factory=dict)
     computed: int = 0
 
     def __post_init__(self) -> None:
         if not self.bundle.tower:
-            self.bundle.tower = tower_hash(self.bundle)
+            self.bundle.tower = weights_hash(self.bundle, "vision")
+        self.connector = weights_hash(self.bundle, "connector") if self.given == "tokens" else ""
         self.folder.mkdir(parents=True, exist_ok=True)
         for index in sorted(self.folder.glob("*.json")):
             self._open(index)
+
+    def of(self, bundle: Bundle) -> Features:
+        """The same for another model."""
+        return Features(bundle, self.root, self.folder, self.given)
 
     def key(self, view: View) -> str:
         """What the feature of a view depends on, as one hash."""
         spoiled = "" if view.degrade is None else degrade.key(view.degrade, view.record)
         config = self.bundle.model.config
         layer = f"{config.vision_feature_layer}/{config.vision_feature_select_strategy}"
-        return runs.digest(view.image.sha256, self.bundle.preprocess.key(), self.bundle.tower, layer, spoiled)
+        parts = [view.image.sha256, self.bundle.preprocess.key(), self.bundle.tower, layer, spoiled]
+        return runs.digest(*parts, *([self.connector] if self.connector else []))
 
     def __call__(self, view: View) -> Tensor:
         """The feature [tokens, width] of a view that `prepare` has seen."""
@@ -102,7 +114,9 @@ class Features:
                 else:
                     batch.append((row, shown))
                 if len(batch) == BATCH or (batch and row == len(views) - 1):
-                    made = encode(self.bundle, torch.stack([p for _, p in batch]))  # [n, tokens, width]
+                    made = encode(
+                        self.bundle, torch.stack([p for _, p in batch]), self.given
+                    )  # [n, tokens, width]
                     if table is None:
                         shape = (len(views), *made.shape[1:])
                         table = np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=shape)
@@ -131,22 +145,23 @@ class Features:
 
 
 @torch.no_grad()
-def encode(bundle: Bundle, batch: Tensor) -> Tensor:
-    """Features [N, tokens, width] of pixels [N, 3, S, S], N <= 8, without gradients.
+def encode(bundle: Bundle, batch: Tensor, given: Given = "features") -> Tensor:
+    """Features or tokens [N, tokens, width] of pixels [N, 3, S, S], N <= 8, without gradients.
 
     The batch is always filled up to the same size: an image's feature then never depends, not even in its last
     bit, on what else happened to be missing.
     """
     filled = torch.cat([batch, batch.new_zeros(BATCH - len(batch), *batch.shape[1:])])
-    return bundle.family.encode_images(bundle.model, filled)[: len(batch)]
+    made = bundle.family.encode_images(bundle.model, filled)
+    return (bundle.family.connect(bundle.model, made) if given == "tokens" else made)[: len(batch)]
 
 
-def tower_hash(bundle: Bundle) -> str:
-    """SHA-256 of the vision tower's weights, names and shapes."""
+def weights_hash(bundle: Bundle, part: str) -> str:
+    """SHA-256 of a part's weights, names and shapes."""
     mixed = hashlib.sha256()
-    for name in bundle.family.parts["vision"]:
-        tower: nn.Module = bundle.family.module(bundle.model, name)
-        for key, value in sorted(tower.state_dict().items()):
+    for name in bundle.family.parts[part]:
+        module: nn.Module = bundle.family.module(bundle.model, name)
+        for key, value in sorted(module.state_dict().items()):
             mixed.update(f"{key}{tuple(value.shape)}{value.dtype}".encode())
             mixed.update(value.detach().float().cpu().contiguous().numpy().tobytes())
     return mixed.hexdigest()
@@ -154,10 +169,15 @@ def tower_hash(bundle: Bundle) -> str:
 
 @dataclass
 class Pixels:
-    """Pixels of views, read anew each time: for towers that train."""
+    """Pixels of views, read anew each time: for towers that train, and where features would not fit."""
 
     bundle: Bundle
     root: Path
+    given: Given = "pixels"
+
+    def of(self, bundle: Bundle) -> Pixels:
+        """The same for another model."""
+        return Pixels(bundle, self.root)
 
     def __call__(self, view: View) -> Tensor:
         """Tower input [3, S, S] of a view."""
@@ -167,6 +187,72 @@ class Pixels:
         """Nothing is computed beforehand."""
 
 
-def looker(bundle: Bundle, root: Path, folder: Path, *, frozen: bool) -> Features | Pixels:
-    """What turns a view into a tensor: stored features of a frozen tower, or pixels."""
-    return Features(bundle, root, folder) if frozen else Pixels(bundle, root)
+Look = Features | Pixels
+
+
+def looker(
+    bundle: Bundle,
+    root: Path,
+    folder: Path,
+    views: Sequence[View],
+    frozen: Mapping[str, bool],
+    speed: Speed,
+) -> Look:
+    """What turns a view into a tensor, and what is kept of it: decided by what trains and what fits.
+
+    Args:
+        bundle: the model, before adapters.
+        root: data root of the images.
+        folder: where features are kept.
+        views: all views that will be shown, for the estimate of the size, which is printed.
+        frozen: whether nothing of `vision` and of `connector` trains.
+        speed: `cache` and its limit.
+
+    Raises:
+        ModelError: the recipe asks for what cannot be kept, or for more than the limit.
+    """
+    if speed.cache == "off" or not frozen["vision"]:
+        if speed.cache in ("before", "after"):
+            raise ModelError(
+                "features of a tower that trains cannot be kept", where="speed.cache", found=speed.cache,
+                expected="auto or off, or a frozen vision part",
+            )  # fmt: skip
+        return Pixels(bundle, root)
+    if speed.cache == "after" and not frozen["connector"]:
+        raise ModelError(
+            "tokens of a connector that trains cannot be kept", where="speed.cache",
+            found="after", expected="auto, before or off, or a frozen connector",
+        )  # fmt: skip
+    choices: dict[str, list[Given]] = {
+        "auto": ["tokens", "features"], "after": ["tokens"], "before": ["features"]
+    }  # fmt: skip
+    wanted: list[Given] = choices[speed.cache] if frozen["connector"] else ["features"]
+    sizes = {given: _size(bundle, views, given) for given in wanted}
+    for given, size in sizes.items():
+        if size <= speed.cache_gb * GIB:
+            print(
+                f"  {given} of {_count(views)} images: {size / GIB:.2f} GiB to keep in {folder.name}/ at most"
+            )
+            return Features(bundle, root, folder, given)
+    least = min(sizes.values()) / GIB
+    if speed.cache != "auto":
+        raise ModelError(
+            f"the {wanted[0]} of {_count(views)} images do not fit", where="speed.cache_gb",
+            found=f"{least:.1f} GiB", expected=f"at most {speed.cache_gb:g} GiB",
+            remedy="raise speed.cache_gb, or set speed.cache: auto",
+        )  # fmt: skip
+    print(f"  features are not kept: {least:.1f} GiB, more than speed.cache_gb = {speed.cache_gb:g}")
+    return Pixels(bundle, root)
+
+
+def _count(views: Sequence[View]) -> int:
+    """How many different pictures there are, degraded ones counted by record."""
+    return len({(v.image.sha256, str(v.degrade), v.record if v.degrade else "") for v in views})
+
+
+def _size(bundle: Bundle, views: Sequence[View], given: Given) -> int:
+    """Bytes that all features take, if none is kept yet."""
+    width = bundle.feature_width
+    if given == "tokens":
+        width = bundle.model.get_input_embeddings().weight.shape[1]
+    return _count(views) * bundle.tokens_per_image * width * 4

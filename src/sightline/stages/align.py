@@ -33,14 +33,15 @@ def run(run: Run, section: Align, seed: int) -> None:
     data = prepare.load(run.parents[section.data])
     parent = checkpoint.folder_of(run.parents[section.model])
     bundle = checkpoint.load(parent)
-    bundle.attend(section.layout.attention)
+    bundle.attend(section.speed.attention)
     chat = Chat.of(bundle)
     asked = select(data.preferences("train"), section.where)
     pairs, aside = encode_pairs(asked, chat, section.max_tokens, third)
     run.set_aside(aside, len(pairs), "pairs")
-    frozen = trainable.is_frozen(section.trainable, "vision")
-    look = looker(bundle, data.root, run.folder.parent / ".features", frozen=frozen)
-    look.prepare([v for p in pairs for v in p.views], what="images of pairs")
+    views = [v for p in pairs for v in p.views]
+    frozen = {part: trainable.is_frozen(section.trainable, part) for part in ("vision", "connector")}
+    look = looker(bundle, data.root, run.folder.parent / ".features", views, frozen, section.speed)
+    look.prepare(views, what="images of pairs")
 
     apart = plugin.third == "imagined"
     known = reference(run, section, bundle, pairs, look, apart=apart) if plugin.needs_reference else {}
@@ -48,11 +49,11 @@ def run(run: Run, section: Align, seed: int) -> None:
     trainable.silence(bundle.model)
     print(trainable.text(trainable.table(bundle, section.trainable)))
     job = Job(
-        answers=Answers(bundle, trained, frozen_features=frozen),
+        answers=Answers(bundle, trained, given=look.given),
         asked=section.trainable,
         rows=pairs,
         ids=[p.id for p in pairs],
-        collator=PairCollator(Plan.of(chat, look, section.layout), known, apart=apart),
+        collator=PairCollator(Plan.of(chat, look, section.speed), known, apart=apart),
         train=section.train,
         seed=seed,
     )

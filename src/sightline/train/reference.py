@@ -16,7 +16,7 @@ from ..data.chat import Chat
 from ..data.collate import Pair, PairCollator, Plan
 from ..models import checkpoint
 from ..models.family import Bundle
-from ..models.features import Features, Pixels, looker
+from ..models.features import Features, Look
 from ..recipe import Align
 from ..runs import Run, canonical, digest, read_json, write_json
 from .trainers import Answers
@@ -25,7 +25,7 @@ Reference = dict[str, tuple[float, ...]]
 
 
 def reference(
-    run: Run, section: Align, bundle: Bundle, pairs: list[Pair], look: Features | Pixels, *, apart: bool
+    run: Run, section: Align, bundle: Bundle, pairs: list[Pair], look: Look, *, apart: bool
 ) -> Reference:
     """Reference log-probabilities, read where they are known and computed where not.
 
@@ -45,25 +45,22 @@ def reference(
     if stored.exists():
         run.event("reference", computed=0, known=len(pairs))
         return {k: tuple(v) for k, v in read_json(stored).items()}
-    frozen = isinstance(look, Features)
     if section.reference == "base":
         base = checkpoint.compose(bundle.base["model"], bundle.base["seed"])
-        base.attend(section.layout.attention)
-        look = looker(base, look.root, run.folder.parent / ".features", frozen=frozen)
+        base.attend(section.speed.attention)
+        look = look.of(base)
         look.prepare([v for p in pairs for v in p.views], what="images of pairs")
         bundle = base
-    collator = PairCollator(Plan.of(Chat.of(bundle), look, section.layout), {}, apart=apart)
+    collator = PairCollator(Plan.of(Chat.of(bundle), look, section.speed), {}, apart=apart)
     loader: Any = DataLoader(pairs, batch_size=section.train.batch, collate_fn=collator)
-    answers = Answers(bundle, bundle.model, frozen_features=frozen)
+    answers = Answers(bundle, bundle.model, given=look.given)
     found = reference_logps(answers, tqdm(loader, desc="  reference", unit="batch"), section.train.precision)
     write_json(stored, found)
     run.event("reference", computed=len(found), known=0)
     return found
 
 
-def reference_key(
-    run: Run, section: Align, bundle: Bundle, pairs: list[Pair], look: Features | Pixels
-) -> str:
+def reference_key(run: Run, section: Align, bundle: Bundle, pairs: list[Pair], look: Look) -> str:
     """Everything that reference log-probabilities depend on, as one hash."""
     model = canonical(bundle.base) if section.reference == "base" else fingerprint(run, section)
     rows = [
@@ -71,7 +68,8 @@ def reference_key(
         for p in pairs
         for row in p.rows
     ]
-    batching = [section.train.precision, section.train.batch, section.layout.model_dump()]
+    speed, train = section.speed, section.train
+    batching = [train.precision, train.batch, look.given, speed.share, speed.pack, speed.attention]
     return digest(section.reference, model, canonical(batching), *rows)[:32]
 
 
@@ -80,7 +78,7 @@ def fingerprint(run: Run, section: Align) -> str:
     return digest(*checkpoint.fingerprints(checkpoint.folder_of(run.parents[section.model])))
 
 
-def _image(look: Features | Pixels, view: Any) -> str:
+def _image(look: Look, view: Any) -> str:
     """What a view's tensor depends on."""
     if isinstance(look, Features):
         return look.key(view)

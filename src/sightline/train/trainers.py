@@ -23,7 +23,7 @@ from ..errors import NonFinite
 from ..losses.logps import IGNORE, POSITIONS, token_logps
 from ..losses.pairs import PairLogps
 from ..models import checkpoint
-from ..models.family import Bundle
+from ..models.family import Bundle, Given
 
 SHOWN = 8
 
@@ -34,25 +34,25 @@ class Answers(nn.Module):
     Args:
         bundle: the model.
         trained: what `trainable.apply` returned (PEFT's wrapper or the bare model).
-        frozen_features: whether `images` holds features of a frozen tower or pixels.
+        given: what a batch's `images` hold: pixels, features of the tower, or connected tokens.
     """
 
-    def __init__(self, bundle: Bundle, trained: nn.Module, *, frozen_features: bool) -> None:
+    def __init__(self, bundle: Bundle, trained: nn.Module, *, given: Given) -> None:
         super().__init__()
         self.trained = trained
         self.bundle = bundle
-        self.frozen_features = frozen_features
+        self.given: Given = given
 
     def forward(self, batch: dict[str, Any]) -> Tensor:
         """Summed log-probability of each answer. [answers] float32."""
-        states = self.bundle.forward(batch, frozen_features=self.frozen_features)
+        states = self.bundle.forward(batch, given=self.given)
         logps = token_logps(states, batch["labels"], self.bundle.head, batch["source"])
         return per_answer(logps, batch)
 
     @torch.no_grad()
     def imagine(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The same batch with the model's own likeliest token in the place of every learned one."""
-        states = self.bundle.forward(batch, frozen_features=self.frozen_features)
+        states = self.bundle.forward(batch, given=self.given)
         learned = batch["labels"] != IGNORE
         rows, _ = learned.nonzero(as_tuple=True)
         seen = states[rows, batch["source"][learned]]  # [n, width]

@@ -185,7 +185,7 @@ def _bundle(
 ) -> Bundle:
     model.eval()
     with torch.no_grad():
-        tokens = encode_images(model, torch.zeros(1, 3, preprocess.size, preprocess.size)).shape[1]
+        _, tokens, width = encode_images(model, torch.zeros(1, 3, preprocess.size, preprocess.size)).shape
     return Bundle(
         family=FAMILY,
         model=model,
@@ -193,6 +193,7 @@ def _bundle(
         preprocess=preprocess,
         image_token=model.config.image_token_index,
         tokens_per_image=tokens,
+        feature_width=width,
         base={"model": dict(section), "seed": seed},
         system=section.get("system", ""),
     )
