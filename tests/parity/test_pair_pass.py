@@ -18,6 +18,7 @@ import models
 from sightline.data.chat import Chat
 from sightline.data.collate import PairCollator, Plan
 from sightline.data.rows import encode_pairs
+from sightline.images.seen import Seen
 from sightline.losses.dpo import dpo
 from sightline.losses.orpo import orpo
 from sightline.losses.pairs import PairLogps
@@ -75,11 +76,12 @@ def setting(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ans
     models.stir(trained.parameters(), seed=1)
     chat = Chat.of(bundle)
 
-    def look(view: View) -> Tensor:
-        return features.pixels(bundle, place, view).double()
+    def look(view: View) -> Seen:
+        seen = features.pixels(bundle, place, view)
+        return Seen(seen.values.double(), seen.grid)
 
     def make(records: list[Preference], **how: Any) -> dict[str, Any]:
-        pairs, aside = encode_pairs(records, chat, 2000)
+        pairs, aside = encode_pairs(records, chat, 2000, grid=features.gridder(bundle, place))
         assert not aside
         known = {p.id: (-20.0 - i, -25.0 + i) for i, p in enumerate(pairs)}
         return PairCollator(Plan(look=look, pad=chat.pad, image_token=chat.image_token, **how), known)(pairs)

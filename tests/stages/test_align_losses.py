@@ -81,9 +81,9 @@ def test_another_beta_makes_no_reference_and_no_tower_forward(
     calls = {"tower": 0, "reference": 0}
     encode, compute = llava.encode_images, reference.reference_logps
 
-    def counted(model: Any, pixels: torch.Tensor) -> torch.Tensor:
+    def counted(model: Any, pixels: list[torch.Tensor], grids: Any) -> list[torch.Tensor]:
         calls["tower"] += len(pixels)
-        return encode(model, pixels)
+        return encode(model, pixels, grids)
 
     def computed(*args: Any) -> Any:
         calls["reference"] += 1

@@ -6,20 +6,25 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from sightline.data.chat import Encoded, Turn
 from sightline.data.collate import Pair, PairCollator, Plan, SupervisedCollator, Together, together
 from sightline.data.line import Row
+from sightline.images.seen import Seen
 from sightline.types import ImageRef, View
 
 PAD, N = 0, -100
 A, B, C, D, END, IMG = 11, 12, 13, 14, 2, 3
 
 
-def look(view: View) -> Tensor:
+def look(view: View) -> Seen:
     """A tensor that says which view was asked for: [1, 2]."""
-    return torch.tensor([[float(view.image.path), float(len(view.record))]])
+    return Seen(torch.tensor([[float(view.image.path), float(len(view.record))]]), (int(view.image.path), 1))
+
+
+def shown(batch: dict[str, Any]) -> list[float]:
+    """Which images a batch holds."""
+    return [float(image[0, 0]) for image in batch["images"]]
 
 
 def plan(**more: Any) -> Plan:
@@ -54,7 +59,8 @@ def test_rows_are_padded_on_the_right_and_only_answers_are_labels() -> None:
     assert made["source"].tolist() == [[0, 0, 1, 2, 3], [0, 0, 1, 2, 0]]
     assert made["position"].tolist() == [[0, 1, 2, 3, 4], [0, 1, 2, 3, 0]]
     assert made["segment"].tolist() == [[0] * 5] * 2
-    assert made["images"].tolist() == [[[7.0, 1.0]], [[8.0, 2.0]]]
+    assert [image.tolist() for image in made["images"]] == [[[7.0, 1.0]], [[8.0, 2.0]]]
+    assert made["grids"] == [(7, 1), (8, 1)]
     assert made["shown"].tolist() == [0, 1]
     assert (made["ids"], made["answers"], made["plain"]) == (["x", "yy"], 2, True)
     assert made["input_ids"].dtype == made["labels"].dtype == torch.long
@@ -80,7 +86,7 @@ def test_a_learned_token_that_equals_the_padding_stays_learned() -> None:
 def test_several_images_follow_each_other_in_row_order_and_equal_ones_come_once() -> None:
     rows = [row("x", (IMG, IMG, A), (0, 0, 1), 5, 4), row("y", (IMG, A), (0, 1), 6)]
     made = taught([*rows, row("z", (IMG, IMG, A), (0, 0, 1), 6, 5)])
-    assert made["images"][:, 0, 0].tolist() == [5.0, 4.0, 6.0]
+    assert shown(made) == [5.0, 4.0, 6.0]
     assert made["shown"].tolist() == [0, 1, 2, 2, 0]
 
 
@@ -139,7 +145,7 @@ def test_pairs_of_one_image_share_a_row_and_others_take_two() -> None:
     assert made["position"].tolist()[2] == [0, 1, 2, 2, 3, 4]
     assert made["source"].tolist()[2] == [0, 0, 1, 1, 3, 4]
     assert made["segment"].tolist()[2] == [0, 0, 1, 2, 2, 2]
-    assert made["images"][:, 0, 0].tolist() == [1.0, 2.0, 3.0]
+    assert shown(made) == [1.0, 2.0, 3.0]
     assert made["shown"].tolist() == [0, 1, 2]
     assert (made["ids"], made["answers"], made["plain"]) == (["p", "q"], 4, False)
     assert "reference" not in made
@@ -173,7 +179,7 @@ def test_lines_are_packed_behind_one_another_without_padding() -> None:
     assert made["position"].tolist()[0] == [0, 1, 2, 3, 0, 1, 2, 2, 3, 4]
     assert made["source"].tolist()[0] == [0, 0, 1, 2, 4, 4, 5, 5, 7, 8]
     assert made["answer"].tolist()[0] == [-1, -1, 0, 0, -1, -1, 1, 3, 3, 3]
-    assert made["images"][:, 0, 0].tolist() == [1.0, 3.0, 2.0]
+    assert shown(made) == [1.0, 3.0, 2.0]
     assert not made["plain"]
     whole = PairCollator(plan(pack=100), {})(pairs())
     assert whole["input_ids"].shape == (1, 14)
@@ -193,7 +199,7 @@ def test_a_third_row_stands_with_the_others_or_apart() -> None:
     assert apart["answers"] == 2
     assert apart["third"]["input_ids"].tolist() == [[IMG, A, D]]
     assert apart["third"]["answer"].tolist() == [[-1, -1, 0]]
-    assert apart["third"]["images"][:, 0, 0].tolist() == [9.0]
+    assert shown(apart["third"]) == [9.0]
 
 
 def test_references_come_with_their_pairs() -> None:

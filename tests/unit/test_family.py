@@ -19,7 +19,7 @@ def test_splice_puts_image_tokens_in_reading_order(language: Path) -> None:
     ids = torch.tensor([[9, 3, 3, 3, 3, 7], [3, 3, 3, 3, 3, 3]])
     ids = torch.cat([ids, torch.tensor([[8, 8], [3, 3]])], dim=1)
     connected = torch.arange(3 * 4 * 32, dtype=torch.float32).view(3, 4, 32)
-    embeds = made.family.splice(made.model, ids, connected)
+    embeds = made.embed(ids, list(connected))
     words = made.model.get_input_embeddings()
     assert torch.equal(embeds[0, 1:5], connected[0])
     assert torch.equal(embeds[1], connected[1:].reshape(8, 32))
@@ -29,9 +29,9 @@ def test_splice_puts_image_tokens_in_reading_order(language: Path) -> None:
 def test_splice_refuses_a_wrong_number_of_places(language: Path) -> None:
     made = models.bundle(language)
     with pytest.raises(ModelError) as caught:
-        made.family.splice(made.model, torch.tensor([[9, 3, 3, 3]]), torch.zeros(1, 4, 32))
+        made.embed(torch.tensor([[9, 3, 3, 3]]), [torch.zeros(4, 32)])
     assert caught.value.found == "3 places"
-    assert caught.value.expected == "1 images x 4 tokens"
+    assert caught.value.expected == "1 images with 4 tokens together"
 
 
 def test_a_module_that_is_not_there_is_named(language: Path) -> None:
@@ -55,7 +55,8 @@ def test_the_connector_is_a_function_of_the_seed(language: Path) -> None:
 def test_images_start_with_the_spread_of_words(language: Path) -> None:
     made = models.bundle(language)
     features = torch.randn(64, 4, 16, generator=torch.Generator().manual_seed(0))
-    spread = float(made.family.connect(made.model, features).detach().std())
+    connected = made.family.connect(made.model, list(features), [()] * 64)
+    spread = float(torch.stack(connected).detach().std())
     words = float(made.model.get_input_embeddings().weight.detach().std())
     assert 0.6 < spread / words < 1.6
 

@@ -11,6 +11,7 @@ import torch
 
 import models
 from sightline.errors import ModelError
+from sightline.images.seen import Seen
 from sightline.models.family import Bundle
 from sightline.models.features import Features, Pixels, encode, looker, pixels, weights_hash
 from sightline.recipe import Speed
@@ -33,15 +34,14 @@ def test_features_equal_the_tower_s_and_are_kept(made: Bundle, views: list[View]
     look = Features(made, tmp_path / "images", tmp_path / "kept")
     look.prepare(views)
     assert look.computed == 4
-    batch = torch.stack([pixels(made, tmp_path / "images", v) for v in views])
-    expected = encode(made, batch)
-    assert expected.shape == (4, 4, 16)
-    assert torch.equal(torch.stack([look(v) for v in views]), expected)
+    expected = encode(made, [pixels(made, tmp_path / "images", v) for v in views])
+    assert [e.shape for e in expected] == [(4, 16)] * 4
+    assert all(torch.equal(look(v).values, e) for v, e in zip(views, expected, strict=True))
 
     again = Features(made, tmp_path / "images", tmp_path / "kept")
     again.prepare(views)
     assert again.computed == 0
-    assert torch.equal(again(views[3]), expected[3])
+    assert torch.equal(again(views[3]).values, expected[3])
     look.prepare([*views, View(views[1].image, "other record")])
     assert look.computed == 4  # a clean image does not depend on the record that shows it
 
@@ -50,7 +50,7 @@ def test_a_file_is_not_read_again(made: Bundle, views: list[View], tmp_path: Pat
     Features(made, tmp_path / "images", tmp_path / "kept").prepare(views)
     look = Features(made, tmp_path / "nowhere", tmp_path / "kept")
     look.prepare(views)
-    assert look(views[0]).shape == (4, 16)
+    assert look(views[0]).values.shape == (4, 16)
 
 
 def test_more_views_than_one_batch(made: Bundle, views: list[View], tmp_path: Path) -> None:
@@ -58,8 +58,8 @@ def test_more_views_than_one_batch(made: Bundle, views: list[View], tmp_path: Pa
     many = [View(views[0].image, f"r{i}", Degrade(kind="replace", seed=1)) for i in range(35)]
     look.prepare(many)
     assert look.computed == 35
-    alone = encode(made, pixels(made, tmp_path / "images", many[34])[None])[0]
-    torch.testing.assert_close(look(many[34]), alone)
+    alone = encode(made, [pixels(made, tmp_path / "images", many[34])])[0]
+    torch.testing.assert_close(look(many[34]).values, alone)
 
 
 @pytest.mark.parametrize(
@@ -113,10 +113,11 @@ def test_black_images_are_all_equal(made: Bundle, views: list[View], tmp_path: P
     look = Features(made, tmp_path / "images", tmp_path / "kept")
     black = [View(v.image, v.record, Degrade(kind="black")) for v in views[:3]]
     look.prepare(black)
-    assert torch.equal(look(black[0]), look(black[1]))
-    assert torch.equal(look(black[0]), look(black[2]))
-    dark = encode(made, made.preprocess(torch.zeros(28, 28, 3).numpy())[None])[0]
-    torch.testing.assert_close(look(black[0]), dark)
+    assert torch.equal(look(black[0]).values, look(black[1]).values)
+    assert torch.equal(look(black[0]).values, look(black[2]).values)
+    dark = encode(made, [Seen(made.preprocess(torch.zeros(28, 28, 3).numpy()))])[0]
+    torch.testing.assert_close(look(black[0]).values, dark)
+    assert sum(p.stat().st_size for p in (tmp_path / "kept").glob("*.f32")) == 4 * 16 * 4  # once
 
 
 @pytest.mark.parametrize("damage", ["empty", "short", "text", "flipped", "gone"])
@@ -126,7 +127,7 @@ def test_damaged_features_are_told_and_computed_again(
     kept = tmp_path / "kept"
     whole = Features(made, tmp_path / "images", kept)
     whole.prepare(views)
-    path = next(kept.glob("*.npy"))
+    path = next(kept.glob("*.f32"))
     data = path.read_bytes()
     path.unlink()
     flipped = data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]
@@ -169,7 +170,7 @@ def test_a_tower_that_trains_is_shown_pixels(made: Bundle, views: list[View], tm
     assert isinstance(look, Pixels)
     look.prepare(views)
     assert not (tmp_path / "kept").exists()
-    assert look(views[0]).shape == (3, 28, 28)
+    assert look(views[0]).values.shape == (3, 28, 28)
 
 
 def test_what_is_kept_depends_on_what_trains_and_on_what_fits(
@@ -215,10 +216,10 @@ def test_tokens_are_what_the_connector_makes_of_the_features(
     tokens, features = (choose(made, tmp_path, views, cache=c) for c in ("after", "before"))
     tokens.prepare(views)
     features.prepare(views)
-    assert tokens(views[0]).shape == (4, 32)
+    assert tokens(views[0]).values.shape == (4, 32)
     with torch.no_grad():
-        wanted = made.family.connect(made.model, features(views[0])[None])[0]
-    torch.testing.assert_close(tokens(views[0]), wanted)
+        wanted = made.family.connect(made.model, [features(views[0]).values], [()])[0]
+    torch.testing.assert_close(tokens(views[0]).values, wanted)
     assert tokens.key(views[0]) != features.key(views[0])
     with torch.no_grad():
         made.model.model.multi_modal_projector.linear_1.weight.add_(0.1)

@@ -62,7 +62,7 @@ def bundle() -> Bundle:
     never: Any = None
     family = Family(
         name="toy", parts={"language": ("net",)}, placement="front", compose=never, encode_images=never,
-        connect=never, splice=never, hidden=never, head=never,
+        connect=never, hidden=never, head=never,
     )  # fmt: skip
     model = nn.Module()
     torch.manual_seed(0)

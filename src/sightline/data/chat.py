@@ -53,9 +53,11 @@ class Speaks(Protocol):
 
     tokenizer: Any
     image_token: int
-    tokens_per_image: int
     family: Any
     system: str
+
+    def words(self, grid: tuple[int, ...]) -> tuple[int, ...]:
+        """The ids that stand for one image of this grid."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,17 +67,20 @@ class Chat:
     Args:
         tokenizer: a Hugging Face tokenizer with a chat template.
         image_token: id of the token that stands for one image token; part of the vocabulary already.
-        tokens_per_image: how many of them stand for one image.
+        tokens_per_image: how many of them stand for one image, where all take the same number.
         placement: `front` puts all images of a conversation in front of its first user turn, each followed by
             a line break (LLaVA); `inline` leaves them where the message has them.
         system: a system text for conversations that have none; "" for none.
+        words: grid -> the ids that stand for one image, where they depend on its size or hold more than the
+            image token.
     """
 
     tokenizer: Any
     image_token: int
-    tokens_per_image: int
+    tokens_per_image: int = 0
     placement: Literal["front", "inline"] = "front"
     system: str = ""
+    words: Callable[[tuple[int, ...]], tuple[int, ...]] | None = None
 
     @classmethod
     def of(cls, model: Speaks) -> Chat:
@@ -83,9 +88,9 @@ class Chat:
         return cls(
             tokenizer=model.tokenizer,
             image_token=model.image_token,
-            tokens_per_image=model.tokens_per_image,
             placement=model.family.placement,
             system=model.system,
+            words=model.words,
         )
 
     @property
@@ -100,8 +105,19 @@ class Chat:
         learned = tuple(flag and i >= last.start for i, flag in enumerate(encoded.learned))
         return replace(encoded, learned=learned)
 
-    def encode(self, messages: Sequence[Message], *, prompt: bool = False) -> Encoded:
+    def image(self, grid: tuple[int, ...]) -> tuple[int, ...]:
+        """The ids that stand for one image of this grid."""
+        return self.words(grid) if self.words else (self.image_token,) * self.tokens_per_image
+
+    def encode(
+        self, messages: Sequence[Message], grids: Sequence[tuple[int, ...]] = (), *, prompt: bool = False
+    ) -> Encoded:
         """Write a conversation; with `prompt`, end where the assistant is to speak.
+
+        Args:
+            messages: the conversation; an image is the number of a sample's image.
+            grids: of the sample's images; may be left out where all images are written alike.
+            prompt: end where the assistant is to speak.
 
         Raises:
             DataError: the template drops or reorders a message, or ends an answer without an end token.
@@ -126,7 +142,7 @@ class Chat:
             for part in messages[piece].parts:
                 if isinstance(part, int):
                     images.append(part)
-                    ids += [self.image_token] * self.tokens_per_image
+                    ids += self.image(grids[part] if grids else ())
                 else:
                     ids += self._ids(part, special=False)
             learned += [speaks] * (len(ids) - start)

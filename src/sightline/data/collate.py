@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
+from ..images.seen import Seen
 from ..recipe import Speed
 from ..runs import canonical, digest
 from ..types import View
@@ -22,7 +22,8 @@ from .line import NOBODY, Line, Row, alone, shared, sight
 IGNORE = -100
 PADDING = -1
 
-Look = Callable[[View], Tensor]
+
+Look = Callable[[View], Seen]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,8 @@ def collate(lines: Sequence[tuple[Line, Sequence[int]]], plan: Plan) -> dict[str
 
     Returns:
         `input_ids`, `labels`, `position`, `source`, `segment`, `document`, `answer` [sequences, length];
-        `images` [unique views, ...] and `shown` [places], which of them stands at each place in reading order;
+        `images`, a list of unique views with their `grids`, and `shown` [places], which of them stands at each
+        place in reading order;
         `answers`, how many there are; `plain`, whether causal attention alone is right.
     """
     bins = _bins([line for line, _ in lines], plan.pack)
@@ -98,15 +100,16 @@ def collate(lines: Sequence[tuple[Line, Sequence[int]]], plan: Plan) -> dict[str
     }
 
 
-def _images(order: Sequence[View], look: Look) -> dict[str, Tensor]:
+def _images(order: Sequence[View], look: Look) -> dict[str, Any]:
     """Each different view once, and which of them stands at each place."""
     number: dict[tuple[str, str, str], int] = {}
-    unique: list[Tensor] = []
+    unique: list[Seen] = []
     for view in order:
         if number.setdefault(sight(view), len(unique)) == len(unique):
             unique.append(look(view))
     return {
-        "images": torch.stack(unique) if unique else torch.zeros(0),
+        "images": [seen.values for seen in unique],
+        "grids": [seen.grid for seen in unique],
         "shown": torch.tensor([number[sight(v)] for v in order], dtype=torch.long),
     }
 

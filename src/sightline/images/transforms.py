@@ -200,6 +200,10 @@ class Preprocess:
         image = resize(image, self._target(image), self.resample)
         return normalise(crop_centre(image, self.size), self.mean, self.std)  # [3, size, size]
 
+    def grid(self, height: int, width: int) -> tuple[int, ...]:
+        """Nothing: every image becomes one square, whatever its size."""
+        return ()
+
     def key(self) -> str:
         """32 hexadecimal digits that change with anything the result depends on, for caches."""
         text = json.dumps(["preprocess.1", self._settings()], sort_keys=True)

@@ -15,7 +15,7 @@ from ..errors import RecipeError
 from ..images import degrade
 from ..losses.pairs import PairLogps, PairLoss
 from ..models import checkpoint, trainable
-from ..models.features import looker
+from ..models.features import gridder, looker
 from ..recipe import Align
 from ..runs import Run, write_json
 from ..train.fit import Job, fit
@@ -36,7 +36,7 @@ def run(run: Run, section: Align, seed: int) -> None:
     bundle.attend(section.speed.attention)
     chat = Chat.of(bundle)
     asked = select(data.preferences("train"), section.where)
-    pairs, aside = encode_pairs(asked, chat, section.max_tokens, third)
+    pairs, aside = encode_pairs(asked, chat, section.max_tokens, third, gridder(bundle, data.root))
     run.set_aside(aside, len(pairs), "pairs")
     views = [v for p in pairs for v in p.views]
     frozen = {part: trainable.is_frozen(section.trainable, part) for part in ("vision", "connector")}

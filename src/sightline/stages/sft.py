@@ -7,7 +7,7 @@ from ..data.chat import Chat
 from ..data.collate import Plan, SupervisedCollator, together
 from ..data.rows import encode_samples, select
 from ..models import checkpoint, trainable
-from ..models.features import looker
+from ..models.features import gridder, looker
 from ..recipe import Model, Sft
 from ..runs import Run, write_json
 from ..train.fit import Job, fit
@@ -30,7 +30,8 @@ def run(run: Run, section: Sft, seed: int) -> None:
     print(trainable.text(trainable.table(bundle, section.trainable)))
 
     chat = Chat.of(bundle)
-    rows, aside = encode_samples(select(data.samples("train"), section.where), chat, section.max_tokens)
+    grid = gridder(bundle, data.root)
+    rows, aside = encode_samples(select(data.samples("train"), section.where), chat, section.max_tokens, grid)
     run.set_aside(aside, len(rows), "samples")
     views = [v for r in rows for v in r.views]
     frozen = {part: trainable.is_frozen(section.trainable, part) for part in ("vision", "connector")}
