@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 import models
+import models_llava_next
 from sightline.data.chat import Chat
 from sightline.data.collate import PairCollator, Plan
 from sightline.data.rows import encode_pairs
@@ -32,7 +33,10 @@ from sightline.types import Degrade, Message, Preference, View
 TRAINED = {"connector": Part(full=Full(lr=1e-3)), "language": Part(lora=Lora(r=4, lr=1e-3))}
 LONG = "No: the lung is clear, the heart is of normal size and there is no fluid"
 NOISE = Degrade(kind="replace", seed=3)
-FAMILIES: dict[str, Callable[[Path], Bundle]] = {"llava": models.bundle}
+FAMILIES: dict[str, Callable[[Path], Bundle]] = {
+    "llava": models.bundle,
+    "llava_next": models_llava_next.bundle,
+}
 
 
 def preference(name: str, images: int, chosen: str, rejected: str, **more: Any) -> Preference:
