@@ -203,12 +203,15 @@ class Prefer(Section):
 
 
 class Align(Section):
-    """Align by preference pairs, from the parent merged, with a fresh adapter on top."""
+    """Align by preference pairs, from the parent merged, with a fresh adapter on top.
+
+    `model` is a taught model, or a new one from parts or a folder: ORPO needs no teaching before it.
+    """
 
     stage: Literal["align"]
     data: str
     where: dict[str, str] = Field(default_factory=dict)
-    model: str
+    model: str | Model
     reference: Literal["parent", "base", "none"] = "parent"
     loss: Loss = Loss()
     speed: Speed = Speed()

@@ -75,6 +75,16 @@ def test_no_reference_is_a_reference_of_zero(language: Path, root: Path) -> None
     assert entry["chosen"] < -1  # the log-probability itself, not its distance from a reference
 
 
+def test_gradient_checkpointing_changes_nothing_but_memory(language: Path, root: Path) -> None:
+    plain = run(language, root, **SHORT)["again"]
+    wanted = weights(plain)
+    extra = {"train": {**SHORT["train"], "extra": {"gradient_checkpointing": True}}}
+    found = weights(run(language, root, **extra)["again"])
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6)
+    assert any(not torch.equal(v, torch.zeros_like(v)) for n, v in found.items() if "lora_B" in n)
+
+
 def test_another_beta_makes_no_reference_and_no_tower_forward(
     language: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

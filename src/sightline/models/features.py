@@ -136,7 +136,7 @@ class Features:
         ):
             for count, (key, view) in enumerate(views.items(), start=1):
                 shown = pixels(self.bundle, self.root, view)
-                same = first.setdefault(hashlib.sha256(shown.values.numpy().tobytes()).hexdigest(), key)
+                same = first.setdefault(hashlib.sha256(shown.values.cpu().numpy().tobytes()).hexdigest(), key)
                 if same == key:
                     batch.append((key, shown))
                 else:
@@ -147,7 +147,7 @@ class Features:
                         entries[name] = {
                             "start": stream.tell() // 4, "shape": list(values.shape), "grid": list(seen.grid)
                         }  # fmt: skip
-                        stream.write(values.float().contiguous().numpy().tobytes())
+                        stream.write(values.float().cpu().contiguous().numpy().tobytes())
                     batch = []
                 bar.update()
             stream.flush()

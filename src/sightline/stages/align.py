@@ -16,7 +16,7 @@ from ..images import degrade
 from ..losses.pairs import PairLogps, PairLoss
 from ..models import checkpoint, trainable
 from ..models.features import gridder, looker
-from ..recipe import Align
+from ..recipe import Align, Model
 from ..runs import Run, write_json
 from ..train.fit import Job, fit
 from ..train.reference import reference
@@ -31,8 +31,11 @@ def run(run: Run, section: Align, seed: int) -> None:
     plugin: PairLoss = plugins.load("losses", section.loss.name)
     third = third_image(section, plugin, seed)
     data = prepare.load(run.parents[section.data])
-    parent = checkpoint.folder_of(run.parents[section.model])
-    bundle = checkpoint.load(parent)
+    if isinstance(section.model, Model):
+        parent, bundle = None, checkpoint.compose(section.model.model_dump(), seed)
+    else:
+        parent = checkpoint.folder_of(run.parents[section.model])
+        bundle = checkpoint.load(parent)
     bundle.attend(section.speed.attention)
     chat = Chat.of(bundle)
     asked = select(data.preferences("train"), section.where)

@@ -17,7 +17,7 @@ from ..data.collate import Pair, PairCollator, Plan
 from ..models import checkpoint
 from ..models.family import Bundle
 from ..models.features import Features, Look
-from ..recipe import Align
+from ..recipe import Align, Model
 from ..runs import Run, canonical, digest, read_json, write_json
 from .trainers import Answers
 
@@ -62,7 +62,7 @@ def reference(
 
 def reference_key(run: Run, section: Align, bundle: Bundle, pairs: list[Pair], look: Look) -> str:
     """Everything that reference log-probabilities depend on, as one hash."""
-    model = canonical(bundle.base) if section.reference == "base" else fingerprint(run, section)
+    model = fingerprint(run, section, bundle)
     rows = [
         canonical([p.id, row.encoded.ids, row.encoded.learned, [_image(look, v) for v in row.views]])
         for p in pairs
@@ -73,9 +73,12 @@ def reference_key(run: Run, section: Align, bundle: Bundle, pairs: list[Pair], l
     return digest(section.reference, model, canonical(batching), *rows)[:32]
 
 
-def fingerprint(run: Run, section: Align) -> str:
-    """The parent's saved model and those below it, as one hash."""
-    return digest(*checkpoint.fingerprints(checkpoint.folder_of(run.parents[section.model])))
+def fingerprint(run: Run, section: Align, bundle: Bundle) -> str:
+    """The base with the weights in its folders and, unless the reference is the base, all that stands on it."""
+    base = [canonical(bundle.base), *checkpoint.base_weights(bundle.base)]
+    if section.reference == "base" or isinstance(section.model, Model):
+        return digest(*base)
+    return digest(*base, *checkpoint.fingerprints(checkpoint.folder_of(run.parents[section.model])))
 
 
 def _image(look: Look, view: Any) -> str:

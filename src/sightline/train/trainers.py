@@ -59,6 +59,15 @@ class Answers(nn.Module):
         likeliest = torch.cat([self.bundle.head(piece).argmax(-1) for piece in seen.split(POSITIONS)])
         return {**batch, "labels": batch["labels"].masked_scatter(learned, likeliest)}
 
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Any = None, **asked: Any) -> None:
+        """Compute the language model's layers again in the backward pass; the tower is left alone.
+
+        Called by the Trainer under `train.extra: {gradient_checkpointing: true}`.
+        """
+        language: Any = self.bundle.family.language(self.bundle.model)
+        how = {"use_reentrant": False} | (gradient_checkpointing_kwargs or {})
+        language.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how, **asked)
+
     @contextmanager
     def adapters_off(self) -> Iterator[None]:
         """The model that the adapters started from: the parent, exactly."""

@@ -102,7 +102,7 @@ def words(bundle: Bundle, grid: Grid) -> tuple[int, ...]:
     Counted on a tensor without values, by the function that cuts the padding off in the model.
     """
     config = bundle.model.config
-    side = config.vision_config.image_size // config.vision_config.patch_size  # type: ignore[union-attr]
+    side = config.vision_config.image_size // config.vision_config.patch_size
     rows, columns = _tiles(bundle.model, grid)
     whole = torch.empty(1, rows * side, columns * side, device="meta")
     _, height, width = unpad_image(whole, grid).shape
