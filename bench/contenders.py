@@ -39,7 +39,6 @@ from sightline.recipe import Lora, Speed
 from sightline.recipe import Plan as Part
 from sightline.train.reference import Reference, reference_logps
 from sightline.train.trainers import Answers, pair_logps, per_answer
-from sightline.types import View
 
 T = TypeVar("T")
 BETA = 0.1
@@ -149,7 +148,7 @@ class Contender:
     def move(self, batch: dict[str, Any]) -> dict[str, Any]:
         """To the device, images in the model's precision."""
         moved = {k: v.to(self.ground.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-        return {**moved, "images": moved["images"].to(self.ground.dtype)}
+        return {**moved, "images": [i.to(self.ground.device, self.ground.dtype) for i in moved["images"]]}
 
 
 class Trl(Contender):
@@ -206,7 +205,7 @@ class Trl(Contender):
             assert tuple(batch["input_ids"][at][real].tolist()) == row.encoded.ids, row.id
             assert tuple(batch["completion_mask"][at][real].bool().tolist()) == row.encoded.learned, row.id
             seen = batch["pixel_values"][at].float().cpu()
-            apart = max(apart, float((seen - look(row.views[0])).abs().max()))
+            apart = max(apart, float((seen - look(row.views[0]).values).abs().max()))
         assert apart < 1e-5, apart
         return apart
 
@@ -246,7 +245,9 @@ class TrlLike(Contender):
 
     def sums(self, batch: dict[str, Any]) -> Tensor:
         model: Any = self.own.bundle.model
-        shown = batch["images"][batch["shown"]]  # one for each row, though the rows of a pair show the same
+        shown = torch.stack(
+            [batch["images"][i] for i in batch["shown"].tolist()]
+        )  # one for each row, though the rows of a pair show the same
         states = model.model(
             input_ids=batch["input_ids"], pixel_values=shown, use_cache=False
         ).last_hidden_state
@@ -282,7 +283,7 @@ class Seed(Contender):
     def sums(self, batch: dict[str, Any]) -> Tensor:
         bundle = self.own.bundle
         with torch.no_grad():  # the additional encoding; its result only lays out the labels
-            bundle.family.connect(bundle.model, bundle.family.encode_images(bundle.model, batch["images"]))
+            bundle.tokens(batch["images"], batch["grids"], "pixels")
         logits = bundle.head(bundle.forward(batch, given="pixels")).float()  # [rows, T, vocabulary]
         wanted = batch["labels"][:, 1:]
         found = logits[:, :-1].log_softmax(-1).gather(-1, wanted.clamp(min=0)[..., None]).squeeze(-1)
@@ -311,12 +312,9 @@ class Sightline(Contender):
         """Tokens of all images and reference log-probabilities of all pairs, from nothing."""
         ground, pairs = self.ground, self.ground.pairs
         self.own.bundle.tower = ""  # so that its hash is paid for as well
-        if ground.device == "cpu":
-            folder = ground.work / f"features-{next(self.folders)}"
-            self.look = features.Features(self.own.bundle, ground.root, folder, "tokens")
-            self.look.prepare([v for p in pairs for v in p.views])
-        else:
-            self.look = Held(self, [p.chosen.views[0] for p in pairs])
+        folder = ground.work / f"features-{next(self.folders)}"
+        self.look = features.Features(self.own.bundle, ground.root, folder, "tokens")
+        self.look.prepare([v for p in pairs for v in p.views])
         collator = PairCollator(self.plan(self.look), {})
         batches = (self.move(collator(some)) for some in pieces(pairs, ground.batch))
         with self.answers.adapters_off():
@@ -331,21 +329,6 @@ class Sightline(Contender):
         return dpo(pair_logps(self.answers(batch), batch), beta=BETA).mean()
 
 
-class Held(dict[str, Tensor]):
-    """Tokens of images in memory, for a model on a GPU."""
-
-    def __init__(self, asker: Contender, views: Sequence[View]) -> None:
-        look, bundle = asker.pixels(), asker.own.bundle
-        for some in pieces(views, features.BATCH):
-            shown = asker.move({"images": torch.stack([look(v) for v in some])})["images"]
-            made = features.encode(bundle, shown, "tokens").cpu()
-            self.update({v.image.sha256: tokens for v, tokens in zip(some, made, strict=True)})
-
-    def __call__(self, view: View) -> Tensor:
-        """[tokens, hidden]."""
-        return self[view.image.sha256]
-
-
 class Online(Sightline):
     """Sightline with nothing stored."""
 
@@ -358,10 +341,8 @@ class Online(Sightline):
     def loss(self, batch: Any) -> Tensor:
         bundle = self.own.bundle
         with torch.no_grad():
-            seen = bundle.family.encode_images(
-                bundle.model, batch["images"]
-            )  # policy and reference share them
-            batch = {**batch, "images": bundle.family.connect(bundle.model, seen)}
+            shared = bundle.tokens(batch["images"], batch["grids"], "pixels")  # by policy and reference
+            batch = {**batch, "images": shared}
             with self.answers.adapters_off():
                 other = self.answers(batch)
         return dpo(

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 import models
+import models_gemma3
 import models_llava_next
+import models_qwen
 from sightline.data.chat import Chat
 from sightline.data.collate import PairCollator, Plan
 from sightline.data.rows import encode_pairs
@@ -36,6 +38,9 @@ NOISE = Degrade(kind="replace", seed=3)
 FAMILIES: dict[str, Callable[[Path], Bundle]] = {
     "llava": models.bundle,
     "llava_next": models_llava_next.bundle,
+    "gemma3": models_gemma3.bundle,
+    "qwen2_5_vl": models_qwen.qwen2_5_vl,
+    "qwen3_vl": models_qwen.qwen3_vl,
 }
 
 

@@ -73,6 +73,8 @@ class Chat:
         system: a system text for conversations that have none; "" for none.
         words: grid -> the ids that stand for one image, where they depend on its size or hold more than the
             image token.
+        around: texts in front of and behind every image. They are read as one with the texts beside them: one
+            line break in front of two may be one token, not two.
     """
 
     tokenizer: Any
@@ -81,6 +83,7 @@ class Chat:
     placement: Literal["front", "inline"] = "front"
     system: str = ""
     words: Callable[[tuple[int, ...]], tuple[int, ...]] | None = None
+    around: tuple[str, str] = ("", "")
 
     @classmethod
     def of(cls, model: Speaks) -> Chat:
@@ -91,6 +94,7 @@ class Chat:
             placement=model.family.placement,
             system=model.system,
             words=model.words,
+            around=model.family.around,
         )
 
     @property
@@ -129,9 +133,11 @@ class Chat:
         images: list[int] = []
         turns: list[Turn] = []
         open_answer = False
-        for piece in pieces:
+        for at, piece in enumerate(pieces):
             if isinstance(piece, str):
-                new = self._ids(piece, special=True)
+                opens = [p for i in pieces[at + 1 : at + 2] for p in messages[int(i)].parts[:1]]
+                shown = any(isinstance(p, int) for p in opens)  # an image begins the next message
+                new = self._ids(piece + self.around[0] * shown, special=True)
                 if open_answer:
                     self._check_end(new, piece)
                 ids += new
@@ -139,7 +145,7 @@ class Chat:
                 open_answer = False
                 continue
             start, speaks = len(ids), messages[piece].role == "assistant"
-            for part in messages[piece].parts:
+            for part in self._beside(messages[piece].parts):
                 if isinstance(part, int):
                     images.append(part)
                     ids += self.image(grids[part] if grids else ())
@@ -150,6 +156,22 @@ class Chat:
                 turns.append(Turn(start, len(ids), piece))
                 open_answer = True
         return Encoded(tuple(ids), tuple(learned), tuple(images), tuple(turns))
+
+    def _beside(self, parts: Sequence[int | str]) -> list[int | str]:
+        """A message's parts, with what stands around images in the texts; what opens it is the template's."""
+        before, behind = self.around
+        out: list[int | str] = []
+        for part in parts:
+            text = behind if out and isinstance(out[-1], int) else ""
+            if isinstance(part, str):
+                out.append(text + part)
+                continue
+            if out and isinstance(out[-1], str):
+                out[-1] = f"{out[-1]}{before}"
+            elif out:
+                out.append(text + before)
+            out.append(part)
+        return [*out, behind] if out and isinstance(out[-1], int) else out
 
     def _placed(self, messages: Sequence[Message]) -> list[Message]:
         """The conversation with its system text, images where the family wants them, and texts stripped."""

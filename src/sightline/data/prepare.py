@@ -129,13 +129,9 @@ def prepare(
     counts = {name: _write(out / f"{name}.parquet", records) for name, records in own.items()}
     _write_json(out / "audit.json", {a.name: a.to_dict() for a in audits})
     made = Prepared(
-        folder=out,
-        root=home or source.images,
-        kind="samples" if seen.kind == "samples" else "preferences",
-        counts=counts,
-        rejected=len(source.rejected),
-        audits=tuple(audits),
-    )
+        folder=out, root=home or source.images, counts=counts, audits=tuple(audits),
+        kind="samples" if seen.kind == "samples" else "preferences", rejected=len(source.rejected),
+    )  # fmt: skip
     about = {"reader": reader, "options": bound, "official": plugin.official, "seed": seed, "by": by}
     _write_json(out / "dataset.json", about | _describe(made, home, seen.records, source.rejected))
     return made

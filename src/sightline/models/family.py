@@ -49,6 +49,7 @@ class Family:
         head: model -> the layer from hidden states [..., hidden] to logits [..., vocabulary].
         words: (bundle, grid) -> ids that stand for one image; those equal to the image token are filled with
             its tokens in order. None: the image token, `tokens_per_image` times.
+        around: texts in front of and behind an image, read as one with the texts that stand there.
         tell: (bundle, batch, tokens, grids, dtype) -> further arguments of `hidden` for the images shown, in
             reading order: mask, positions and what else the family needs. None: `pairpass.arrange`.
         layer: model -> which features of the tower are taken, for the keys of caches.
@@ -64,6 +65,7 @@ class Family:
     hidden: Callable[..., Any]
     head: Callable[[nn.Module], Callable[[Tensor], Tensor]]
     words: Callable[[Bundle, Grid], tuple[int, ...]] | None = None
+    around: tuple[str, str] = ("", "")
     tell: (
         Callable[[Bundle, Mapping[str, Any], list[Tensor], list[Grid], torch.dtype], dict[str, Any]] | None
     ) = None
@@ -102,6 +104,7 @@ class Bundle:
         image_token: id of the image token.
         tokens_per_image: image tokens per image; of the largest one, where sizes differ.
         feature_width: width of the tower's features, before the connector.
+        token_width: width of the connector's tokens where it is not that of words.
         fixed: whether all images are alike to this model, whatever their size.
         base: what it was composed from, as plain JSON: enough to compose it again.
         system: default system text.
@@ -115,6 +118,7 @@ class Bundle:
     image_token: int
     tokens_per_image: int
     feature_width: int = 0
+    token_width: int = 0
     fixed: bool = True
     base: dict[str, Any] = field(default_factory=dict)
     system: str = ""

@@ -185,7 +185,9 @@ def encode(bundle: Bundle, batch: Sequence[Seen], given: Given = "features") -> 
 
 def _encode(bundle: Bundle, batch: Sequence[Seen], given: Given) -> list[Tensor]:
     grids = [seen.grid for seen in batch]
-    made = bundle.family.encode_images(bundle.model, [seen.values for seen in batch], grids)
+    like = next(bundle.family.module(bundle.model, bundle.family.parts["vision"][0]).parameters())
+    values = [seen.values.to(like.device, like.dtype) for seen in batch]
+    made = bundle.family.encode_images(bundle.model, values, grids)
     return bundle.family.connect(bundle.model, made, grids) if given == "tokens" else made
 
 
@@ -260,7 +262,7 @@ def looker(
         "auto": ["tokens", "features"], "after": ["tokens"], "before": ["features"]
     }  # fmt: skip
     wanted: list[Given] = choices[speed.cache] if frozen["connector"] else ["features"]
-    sizes = {given: _size(bundle, views, given) for given in wanted}
+    sizes = {given: _size(bundle, root, views, given) for given in wanted}
     for given, size in sizes.items():
         if size <= speed.cache_gb * GIB:
             print(
@@ -283,9 +285,14 @@ def _count(views: Sequence[View]) -> int:
     return len({(v.image.sha256, str(v.degrade), v.record if v.degrade else "") for v in views})
 
 
-def _size(bundle: Bundle, views: Sequence[View], given: Given) -> int:
-    """Bytes that all features take, if none is kept yet."""
+def _size(bundle: Bundle, root: Path, views: Sequence[View], given: Given) -> int:
+    """Bytes that all features take, if none is kept yet: from the sizes of the images alone."""
     width = bundle.feature_width
     if given == "tokens":
-        width = bundle.model.get_input_embeddings().weight.shape[1]
-    return _count(views) * bundle.tokens_per_image * width * 4
+        embeddings: nn.Module = bundle.model.get_input_embeddings()
+        width = bundle.token_width or embeddings.weight.shape[1]
+    if bundle.fixed:
+        return _count(views) * bundle.tokens_per_image * width * 4
+    grid = gridder(bundle, root)
+    different = {(v.image.sha256, str(v.degrade), v.record if v.degrade else ""): v.image for v in views}
+    return sum(len(bundle.words(grid(image))) for image in different.values()) * width * 4
