@@ -43,8 +43,7 @@ docs: setup ## run every Python block of the documentation
 	$(ENV) $(BIN)/python -m pytest tests/docs
 
 bench: setup ## time what bench/ holds; tables here, JSON in bench/results
-	@ls bench/*.py > /dev/null 2>&1 || { echo "there is no benchmark yet"; exit 0; }; \
-	for script in bench/*.py; do $(ENV) $(BIN)/python $$script; done
+	@for script in $$(grep -l __main__ bench/*.py); do $(ENV) $(BIN)/python $$script; done
 
 clean: ## remove caches; .venv and runs stay
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

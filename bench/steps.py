@@ -25,9 +25,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from sightline import runs
 from sightline.data.chat import Chat
-from sightline.data.collate import SupervisedCollator
+from sightline.data.collate import Plan as Layout
+from sightline.data.collate import SupervisedCollator, Together
 from sightline.data.rows import encode_samples
-from sightline.losses.pairs import answer_logps
+from sightline.losses.logps import answer_logps
 from sightline.models import checkpoint, trainable
 from sightline.models.family import Bundle
 from sightline.models.features import Features, Pixels
@@ -126,14 +127,14 @@ def measure(layers: int, count: int) -> dict[str, Any]:
         losses: dict[str, float] = {}
 
         def step(look: Features | Pixels, name: str) -> Callable[[int], None]:
-            collator = SupervisedCollator(look, Chat.of(bundle).pad)
+            collator = SupervisedCollator(
+                Layout(look=look, pad=Chat.of(bundle).pad, image_token=bundle.image_token)
+            )
 
             def once_more(_: int) -> None:
-                batch = collator(rows)
-                hidden = bundle.forward(batch, frozen_features=isinstance(look, Features))
-                loss = -answer_logps(
-                    hidden, batch["labels"], lambda h: bundle.family.head(bundle.model, h)
-                ).mean()
+                batch = collator([Together((r,)) for r in rows])
+                hidden = bundle.forward(batch, given=look.given)
+                loss = -answer_logps(hidden, batch["labels"], bundle.head).mean()
                 loss.backward()
                 losses.setdefault(name, loss.item())
                 optimizer.step()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers
@@ -139,12 +141,45 @@ def stir(parameters: Any, seed: int, size: float = 0.05) -> None:
                 parameter.add_(torch.randn(parameter.shape, generator=draw) * size)
 
 
+@contextmanager
+def doubled() -> Iterator[None]:
+    """Keep float64 what transformers' layers lower to float32 on the way (norms, softmax, rotations).
+
+    Their results are rounded to 7 digits otherwise, and two exact ways to compute them would differ.
+    """
+    to, softmax = torch.Tensor.to, torch.nn.functional.softmax
+
+    def kept(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        raised = {torch.float32: torch.float64}
+        args = tuple(raised.get(a, a) if isinstance(a, torch.dtype) else a for a in args)
+        return to(self, *args, **{k: raised.get(v, v) if k == "dtype" else v for k, v in kwargs.items()})
+
+    def wide(values: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        kwargs = {k: v for k, v in kwargs.items() if not (k == "dtype" and values.dtype == torch.float64)}
+        return softmax(values, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "to", kept)
+        patch.setattr(torch.Tensor, "float", torch.Tensor.double)
+        patch.setattr(torch.nn.functional, "softmax", wide)
+        yield
+
+
 def picture(root: Path, name: str, seed: int) -> ImageRef:
     """A random picture of 28 px as PNG, with its hash."""
     root.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (28, 28, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(root / name)
     return ImageRef(path=name, sha256=runs.hash_file(root / name))
+
+
+PICTURES = tuple(ImageRef(path=f"{i}.png", sha256=f"picture {i}") for i in range(4))
+
+
+def write_pictures(root: Path) -> None:
+    """Write the pictures that `PICTURES` names; their hashes are stand-ins."""
+    for i, ref in enumerate(PICTURES):
+        picture(root, ref.path, seed=10 + i)
 
 
 def sample(name: str, turns: Sequence[tuple[str, str]], images: Sequence[ImageRef], **more: Any) -> Sample:

@@ -97,7 +97,7 @@ def _named(stage: Any) -> Iterator[tuple[str, plugins.Kind, str, dict[str, Any] 
         yield "degrade", "degrade", stage.degrade.kind, None
     if stage.stage == "align":
         yield "loss", "losses", stage.loss.name, stage.loss.options
-    if stage.stage == "sft" and not isinstance(stage.model, str):
+    if stage.stage in ("sft", "align") and not isinstance(stage.model, str):
         yield "model.family", "families", stage.model.family, None
     if stage.stage == "evaluate":
         for metric in stage.metrics:

@@ -20,6 +20,9 @@ from tqdm import tqdm
 from transformers import DynamicCache
 
 from .data.chat import Chat, Encoded
+from .data.rows import GridOf, plain
+from .errors import ModelError
+from .images.seen import Seen
 from .metrics.answers import closed
 from .models.family import Bundle
 from .recipe import Generate
@@ -27,7 +30,7 @@ from .types import Prediction, Sample, View, to_plain
 
 WORDS = {"yes": ("Yes", "yes", "YES"), "no": ("No", "no", "NO")}
 REPORT = "report"
-Look = Callable[[View], Tensor]
+Look = Callable[[View], Seen]
 
 
 @dataclass(frozen=True)
@@ -58,18 +61,22 @@ class _Row:
     answers: list[Answer] = field(default_factory=list)
 
 
-def items(samples: Iterable[Sample], chat: Chat, see: Callable[[Sample, int], View]) -> list[Item]:
+def items(
+    samples: Iterable[Sample], chat: Chat, see: Callable[[Sample, int], View], grid: GridOf = plain
+) -> list[Item]:
     """Encode samples for asking.
 
     Args:
         samples: conversations with their right answers.
         chat: how the model writes them.
         see: (sample, image index) -> the view that is shown in its place.
+        grid: what the model must know of an image's size.
     """
     out = []
     for sample in samples:
-        encoded = chat.encode(sample.messages)
-        views = tuple(see(sample, i) for i in encoded.images)
+        shown = [see(sample, i) for i in range(len(sample.images))]
+        encoded = chat.encode(sample.messages, [grid(view.image) for view in shown])
+        views = tuple(shown[i] for i in encoded.images)
         flags = tuple(t != REPORT and closed(q, a) is not None for q, a, t in exchanges(sample))
         out.append(Item(sample, encoded, views, flags))
     return out
@@ -101,7 +108,15 @@ def ask(
         look: a view to features of the frozen tower, [tokens, width].
         settings: batch size and longest answer.
         done: called with each item and its answers as soon as they are known.
+
+    Raises:
+        ModelError: the family cannot be asked.
     """
+    if "generation" in bundle.family.cannot:
+        raise ModelError(
+            f"models of the family '{bundle.family.name}' are not asked by Sightline yet",
+            remedy="training and alignment work; generate with transformers from the merged model",
+        )  # fmt: skip
     same: dict[str, list[Item]] = {}
     for item in todo:
         same.setdefault(_fingerprint(item, look), []).append(item)
@@ -130,7 +145,7 @@ def _fingerprint(item: Item, look: Look) -> str:
     """All that decides an item's answers: its ids outside the right answers, and its images' values."""
     mixed = hashlib.sha256(repr((_chunks(item.encoded), item.closed)).encode())
     for view in item.views:
-        mixed.update(look(view).contiguous().numpy().tobytes())
+        mixed.update(look(view).values.contiguous().numpy().tobytes())
     return mixed.hexdigest()
 
 
@@ -172,18 +187,19 @@ def _converse(bundle: Bundle, batch: Sequence[Item], look: Look, settings: Gener
 
 def _connected(
     bundle: Bundle, rows: Sequence[_Row], pieces: Sequence[Sequence[int]], look: Look
-) -> Tensor | None:
-    """Connected tokens [N, tokens, hidden] of the images that stand in these pieces; None where there are none."""
-    shown: list[View] = []
+) -> list[Tensor]:
+    """Connected tokens [tokens, hidden] of the images that stand in these pieces, in reading order."""
+    shown: list[Seen] = []
     for row, piece in zip(rows, pieces, strict=True):
-        count = piece.count(bundle.image_token) // bundle.tokens_per_image
-        shown += row.views[:count]
-        row.views = row.views[count:]
+        count = piece.count(bundle.image_token)
+        while count > 0:
+            shown.append(look(row.views.pop(0)))
+            count -= bundle.words(shown[-1].grid).count(bundle.image_token)
     if not shown:
-        return None
+        return []
     connector = bundle.family.module(bundle.model, bundle.family.parts["connector"][0])
-    features = torch.stack([look(v) for v in shown]).to(next(connector.parameters()).dtype)
-    return bundle.family.connect(bundle.model, features)
+    dtype = next(connector.parameters()).dtype
+    return bundle.tokens([s.values.to(dtype) for s in shown], [s.grid for s in shown], "features")
 
 
 def _choose(bundle: Bundle, rows: Sequence[_Row], logits: Tensor) -> None:
@@ -247,12 +263,12 @@ class Reader:
         self.mask = torch.zeros(rows, 0, dtype=torch.long)
         self.seen = torch.zeros(rows, dtype=torch.long)
 
-    def read(self, pieces: Sequence[Sequence[int]], images: Tensor | None = None) -> Tensor:
+    def read(self, pieces: Sequence[Sequence[int]], images: Sequence[Tensor] = ()) -> Tensor:
         """Read one piece per row (an empty one is skipped) and predict what comes after.
 
         Args:
             pieces: token ids per row.
-            images: connected image tokens [N, tokens, hidden] for the image places in the pieces.
+            images: connected tokens [tokens, hidden] of the images whose places are in the pieces.
 
         Returns:
             Logits [rows, vocabulary] after each row's last token.
@@ -268,7 +284,7 @@ class Reader:
         positions = (self.seen[:, None] + torch.arange(length)).clamp_max(
             self.seen[:, None] + lengths[:, None]
         )
-        embeds = model.get_input_embeddings()(ids) if images is None else family.splice(model, ids, images)
+        embeds = self.bundle.embed(ids, images)
         out = family.hidden(
             model,
             embeds,
@@ -279,7 +295,7 @@ class Reader:
         )
         self.seen = self.seen + lengths
         last = out.last_hidden_state[torch.arange(len(pieces)), (lengths - 1).clamp_min(0)]  # [B, hidden]
-        return family.head(model, last)
+        return self.bundle.head(last)
 
 
 def predictions(item: Item, answers: Sequence[Answer]) -> list[Prediction]:

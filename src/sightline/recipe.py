@@ -114,23 +114,44 @@ class Generate(Section):
     precision: Literal["float32", "bfloat16"] = "float32"
 
 
+class DegradeSpec(Section):
+    """Which degraded image a pair, a loss or an evaluation uses."""
+
+    kind: str = "replace"
+    strength: float = Field(default=1.0, gt=0)
+
+
+class Speed(Section):
+    """What changes how fast a step is and, beyond rounding, not what it computes.
+
+    `share` writes a prompt with its images once for all answers to it; `pack` puts rows behind one another up to so
+    many tokens, without padding; `attention` is the one of transformers that computes it. `cache` keeps what frozen
+    parts make of an image, `after` or `before` the connector, up to `cache_gb` GiB; `auto` takes what fits.
+    """
+
+    share: bool = True
+    pack: int = Field(default=0, ge=0)
+    attention: Literal["sdpa", "eager", "flex_attention"] = "sdpa"
+    cache: Literal["auto", "after", "before", "off"] = "auto"
+    cache_gb: float = Field(default=20.0, gt=0)
+
+
 class Loss(BaseModel):
-    """A loss plug-in by name, with its own options beside it."""
+    """A loss plug-in by name, with its own options beside it.
+
+    `sft` adds that many times the mean negative log-probability of the chosen answer's tokens. `degrade` is the
+    degraded image of a loss that wants one (`mdpo`, `povid`); without it, the one of its paper.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
     name: str = "dpo"
+    sft: float = Field(default=0.0, ge=0)
+    degrade: DegradeSpec | None = None
 
     @property
     def options(self) -> dict[str, Any]:
         """Everything but the name."""
         return dict(self.model_extra or {})
-
-
-class DegradeSpec(Section):
-    """Which degraded image a pair or an evaluation uses."""
-
-    kind: str = "replace"
-    strength: float = Field(default=1.0, gt=0)
 
 
 class Prepare(BaseModel):
@@ -155,7 +176,11 @@ Where = dict[str, str | tuple[str, ...]]
 
 
 class Sft(Section):
-    """Teach: cross-entropy on the assistant's words only."""
+    """Teach: cross-entropy on the assistant's words only.
+
+    `together` is how many conversations about the same images one row may hold: they see the images and not each
+    other, and the images are read once. `train.batch` then counts such groups.
+    """
 
     stage: Literal["sft"]
     data: str
@@ -163,6 +188,8 @@ class Sft(Section):
     model: str | Model
     trainable: Trainable
     max_tokens: int = Field(default=1024, ge=16)
+    together: int = Field(default=1, ge=1)
+    speed: Speed = Speed()
     train: Train = Train()
 
 
@@ -179,14 +206,18 @@ class Prefer(Section):
 
 
 class Align(Section):
-    """Align by preference pairs, from the parent merged, with a fresh adapter on top."""
+    """Align by preference pairs, from the parent merged, with a fresh adapter on top.
+
+    `model` is a taught model, or a new one from parts or a folder: ORPO needs no teaching before it.
+    """
 
     stage: Literal["align"]
     data: str
     where: Where = Field(default_factory=dict)
-    model: str
-    reference: Literal["parent", "base"] = "parent"
+    model: str | Model
+    reference: Literal["parent", "base", "none"] = "parent"
     loss: Loss = Loss()
+    speed: Speed = Speed()
     trainable: Trainable = {"language": Plan(lora=Lora(r=16, alpha=32, lr=1e-4))}
     max_tokens: int = Field(default=1024, ge=16)
     train: Train = Train()

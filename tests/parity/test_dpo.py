@@ -15,13 +15,16 @@ from transformers import LlamaForCausalLM
 import models
 from sightline.data.chat import Chat
 from sightline.data.collate import PairCollator
+from sightline.data.collate import Plan as Layout
 from sightline.data.rows import encode_pairs
 from sightline.losses.dpo import LOSS, dpo
-from sightline.losses.pairs import PairLogps, answer_logps, token_logps
+from sightline.losses.logps import answer_logps
+from sightline.losses.pairs import PairLogps
 from sightline.models import trainable
 from sightline.models.features import Features
 from sightline.recipe import Lora, Plan
-from sightline.train.trainers import Answers, pair_logps, reference_logps
+from sightline.train.reference import reference_logps
+from sightline.train.trainers import Answers, pair_logps
 from sightline.types import Degrade, Message, Preference
 
 IGNORE = -100
@@ -93,7 +96,8 @@ def test_loss_and_gradients_equal_trl_s(policy: LlamaForCausalLM, tmp_path: Path
     assert abs(loss.item() - 0.6931) > 1e-3  # policy and reference do differ
     wanted = dict(trainer.model.named_parameters())
     for name, parameter in own.named_parameters():
-        torch.testing.assert_close(parameter.grad, wanted[name].grad, rtol=1e-4, atol=1e-7)
+        theirs = wanted[name].grad
+        assert float((parameter.grad - theirs).norm() / theirs.norm()) < 1e-5, name
 
 
 def test_smoothing_mixes_trl_s_losses_of_the_pair_and_of_the_pair_turned_round(
@@ -120,54 +124,8 @@ def test_the_loss_at_known_margins() -> None:
     assert torch.isfinite(huge).all()
 
 
-def inputs(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """States [2, 7, 5] that want gradients, labels with gaps, and a head [11, 5]."""
-    draw = torch.Generator().manual_seed(seed)
-    states = torch.randn(2, 7, 5, generator=draw, requires_grad=True)
-    labels = torch.tensor(
-        [[IGNORE, IGNORE, 3, 10, IGNORE, 0, 1], [4, 5, IGNORE, IGNORE, IGNORE, IGNORE, IGNORE]]
-    )
-    return states, labels, torch.randn(11, 5, generator=draw, requires_grad=True)
-
-
-@pytest.mark.parametrize("chunk", [1, 2, 1024])
-def test_token_logps_equal_the_gather_from_full_logits(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    monkeypatch.setattr("sightline.losses.pairs.CHUNK", chunk)
-    states, labels, head = inputs()
-    weights = torch.randn(2, 6, generator=torch.Generator().manual_seed(9))
-    made = token_logps(states, labels, lambda h: h @ head.T)
-    (made * weights).sum().backward()
-    own = [states.grad.clone(), head.grad.clone()]
-
-    states, labels, head = inputs()
-    full = (states @ head.T).log_softmax(-1)[:, :-1]
-    target = labels[:, 1:]
-    plain = full.gather(-1, target.clamp_min(0)[..., None])[..., 0].masked_fill(target == IGNORE, 0.0)
-    (plain * weights).sum().backward()
-    torch.testing.assert_close(made, plain)
-    torch.testing.assert_close(own[0], states.grad)
-    torch.testing.assert_close(own[1], head.grad)
-    assert made.shape == (2, 6)
-    assert made.dtype == torch.float32
-    torch.testing.assert_close(answer_logps(states, labels, lambda h: h @ head.T), plain.sum(-1))
-
-
-def test_the_head_sees_answer_positions_only() -> None:
-    states, labels, head = inputs()
-    seen = []
-
-    def counted(h: Tensor) -> Tensor:
-        seen.append(len(h))
-        return h @ head.T
-
-    token_logps(states, labels, counted)
-    assert seen == [5]
-
-
-def test_a_batch_without_answers_is_zero_not_an_error() -> None:
-    states, labels, head = inputs()
-    made = token_logps(states, torch.full_like(labels, IGNORE), lambda h: h @ head.T)
-    assert torch.equal(made, torch.zeros(2, 6))
+def collator(look: Features, chat: Chat, known: Any = None) -> PairCollator:
+    return PairCollator(Layout(look=look, pad=chat.pad, image_token=chat.image_token), known or {})
 
 
 def preference(name: str, image: Any, spoiled: Degrade | None) -> Preference:
@@ -197,21 +155,21 @@ def aligned(language: Path, tmp_path: Path) -> tuple[Answers, Features, list[Any
     pairs, _ = encode_pairs(records, chat, 200)
     look = Features(bundle, tmp_path / "images", tmp_path / "kept")
     look.prepare([v for p in pairs for row in (p.chosen, p.rejected) for v in row.views])
-    return Answers(bundle, bundle.model, frozen_features=True), look, pairs, chat
+    return Answers(bundle, bundle.model, given="features"), look, pairs, chat
 
 
 def test_references_follow_the_image_of_their_side(
     aligned: tuple[Answers, Features, list[Any], Chat],
 ) -> None:
     answers, look, pairs, chat = aligned
-    loader = DataLoader(pairs, batch_size=3, collate_fn=PairCollator(look, chat.pad, {}))
+    loader = DataLoader(pairs, batch_size=3, collate_fn=collator(look, chat))
     found = reference_logps(answers, loader, "float32")
     chosen = [found[n][0] for n in ("wrong", "noise", "other noise")]
     assert chosen == pytest.approx([chosen[0]] * 3, abs=1e-5)
     assert abs(found["noise"][1] - found["noise"][0]) > 1e-3  # equal answers, other image
     assert abs(found["noise"][1] - found["other noise"][1]) > 1e-3
     alone = reference_logps(
-        answers, DataLoader(pairs, batch_size=1, collate_fn=PairCollator(look, chat.pad, {})), "float32"
+        answers, DataLoader(pairs, batch_size=1, collate_fn=collator(look, chat)), "float32"
     )
     for name, values in found.items():
         assert alone[name] == pytest.approx(values, abs=1e-4)
@@ -222,15 +180,13 @@ def test_the_margin_is_exactly_zero_before_the_first_step(
 ) -> None:
     answers, look, pairs, chat = aligned
     known = reference_logps(
-        answers, DataLoader(pairs, batch_size=3, collate_fn=PairCollator(look, chat.pad, {})), "float32"
+        answers, DataLoader(pairs, batch_size=3, collate_fn=collator(look, chat)), "float32"
     )
     trained = trainable.apply(answers.bundle, {"language": Plan(lora=Lora(r=2, lr=1e-3))}, 0)
     trainable.silence(answers.bundle.model)
-    policy = Answers(answers.bundle, trained, frozen_features=True).train()
-    batch = PairCollator(look, chat.pad, known)(pairs)
-    logps = pair_logps(
-        policy(*(batch[n] for n in ("input_ids", "attention_mask", "labels", "images"))), batch
-    )
+    policy = Answers(answers.bundle, trained, given="features").train()
+    batch = collator(look, chat, known)(pairs)
+    logps = pair_logps(policy(batch), batch)
     assert torch.equal(logps.chosen, logps.chosen_reference)
     assert torch.equal(logps.rejected, logps.rejected_reference)
     loss = dpo(logps).mean()

@@ -43,13 +43,11 @@ def compare(bundle: Bundle, images_per_row: int = 1) -> None:
         stock = bundle.model(
             input_ids=made["input_ids"], attention_mask=made["attention_mask"], pixel_values=made["images"]
         ).logits
-        ours = bundle.family.head(bundle.model, bundle.forward(made, frozen_features=False))
-        features = bundle.family.encode_images(bundle.model, made["images"])
-        cached = bundle.family.head(
-            bundle.model, bundle.forward({**made, "images": features}, frozen_features=True)
-        )
+        ours = bundle.head(bundle.forward(made, given="pixels"))
+        features = bundle.family.encode_images(bundle.model, list(made["images"]), [()] * len(made["images"]))
+        cached = bundle.head(bundle.forward({**made, "images": features}, given="features"))
     real = made["attention_mask"].bool()
-    assert features.shape[:2] == (2 * images_per_row, bundle.tokens_per_image)
+    assert [len(f) for f in features] == [bundle.tokens_per_image] * (2 * images_per_row)
     assert float((ours - stock)[real].abs().max()) <= 1e-6
     assert torch.equal(cached, ours)
 
@@ -81,9 +79,10 @@ def test_the_class_token_is_the_first(language: Path) -> None:
     pixels = torch.randn(1, 3, 28, 28, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         whole, cut = (
-            llava.encode_images(models.bundle(language, select=s).model, pixels) for s in ("full", "default")
+            llava.encode_images(models.bundle(language, select=s).model, list(pixels), [()])[0]
+            for s in ("full", "default")
         )
-    assert torch.equal(whole[:, 1:], cut)
+    assert torch.equal(whole[1:], cut)
 
 
 @pytest.mark.skipif(
@@ -99,7 +98,8 @@ def test_layers_differ(language: Path) -> None:
     pixels = torch.randn(1, 3, 28, 28, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         last, before = (
-            llava.encode_images(models.bundle(language, select_layer=i).model, pixels) for i in (-1, -2)
+            llava.encode_images(models.bundle(language, select_layer=i).model, list(pixels), [()])[0]
+            for i in (-1, -2)
         )
     assert not torch.allclose(last, before, atol=1e-3)
 
@@ -130,8 +130,6 @@ def test_a_stock_checkpoint_opens_as_it_is(language: Path, tmp_path: Path) -> No
     assert (opened.image_token, opened.tokens_per_image) == (made.image_token, 4)
     inputs = batch(made, 1)
     with torch.no_grad():
-        one, other = (
-            b.family.head(b.model, b.forward(inputs, frozen_features=False)) for b in (made, opened)
-        )
+        one, other = (b.head(b.forward(inputs, given="pixels")) for b in (made, opened))
     torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
     compare(opened)

@@ -27,7 +27,7 @@ def logits(bundle: Bundle) -> Tensor:
         "images": torch.randn(1, 3, 28, 28, generator=draw),
     }
     with torch.no_grad():
-        return bundle.family.head(bundle.model, bundle.forward(batch, frozen_features=False))
+        return bundle.head(bundle.forward(batch, given="pixels"))
 
 
 def distance(one: Tensor, other: Tensor) -> float:
@@ -67,7 +67,7 @@ def logits64(bundle: Bundle) -> Tensor:
     pixels = torch.randn(1, 3, 28, 28, generator=draw).double()
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "images": pixels}
     with torch.no_grad():
-        return bundle.family.head(bundle.model, bundle.forward(batch, frozen_features=False))
+        return bundle.head(bundle.forward(batch, given="pixels"))
 
 
 def test_adapter_off_is_the_parent_bit_by_bit_however_far_training_went(

@@ -56,7 +56,8 @@ def test_a_plugin_registers_itself_last_and_explains_itself(kind: plugins.Kind, 
 def logps(chosen: float, rejected: float) -> PairLogps:
     values = [torch.tensor([v], dtype=torch.float64) for v in (chosen, rejected, -5.0, -5.0)]
     length = torch.tensor([4])
-    return PairLogps(*values, chosen_length=length, rejected_length=length)
+    third = torch.tensor([-6.0], dtype=torch.float64)
+    return PairLogps(*values, length, length, third, values[2])
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -32,7 +32,7 @@ def logits(bundle: Bundle) -> Tensor:
     }
     bundle.model.eval()
     with torch.no_grad():
-        return bundle.family.head(bundle.model, bundle.forward(batch, frozen_features=False))
+        return bundle.head(bundle.forward(batch, given="pixels"))
 
 
 def teach(bundle: Bundle, asked: dict[str, Any], seed: int) -> nn.Module:

@@ -12,52 +12,6 @@ import models
 from sightline.errors import ModelError
 from sightline.models import checkpoint
 from sightline.models.families.llava import part_folder
-from sightline.models.family import positions_and_mask
-
-
-def test_positions_and_mask_as_a_picture() -> None:
-    positions, mask = positions_and_mask(3, [2, 3])
-    #                             p  p  p  a  a  b  b  b
-    assert positions.tolist() == [0, 1, 2, 3, 4, 3, 4, 5]
-    assert mask.int().tolist() == [
-        [1, 0, 0, 0, 0, 0, 0, 0],  # p
-        [1, 1, 0, 0, 0, 0, 0, 0],  # p
-        [1, 1, 1, 0, 0, 0, 0, 0],  # p
-        [1, 1, 1, 1, 0, 0, 0, 0],  # a
-        [1, 1, 1, 1, 1, 0, 0, 0],  # a
-        [1, 1, 1, 0, 0, 1, 0, 0],  # b
-        [1, 1, 1, 0, 0, 1, 1, 0],  # b
-        [1, 1, 1, 0, 0, 1, 1, 1],  # b
-    ]
-
-
-@pytest.mark.parametrize("answers", [[4, 6], [1, 1], [2, 5, 3], [7]])
-def test_one_row_of_several_answers_equals_separate_rows(language: Path, answers: list[int]) -> None:
-    made = models.bundle(language)
-    model = made.model.double()
-    torch.manual_seed(0)
-    prompt = torch.randint(4, 280, (5,))
-    tails = [torch.randint(4, 280, (n,)) for n in answers]
-    positions, allowed = positions_and_mask(5, answers)
-    table = model.get_input_embeddings()
-
-    def logps(ids: torch.Tensor, **kwargs: torch.Tensor) -> torch.Tensor:
-        states = made.family.hidden(model, table(ids[None]), **kwargs).last_hidden_state
-        return made.family.head(model, states).log_softmax(-1)[0]
-
-    bias = torch.zeros(allowed.shape, dtype=torch.float64).masked_fill(
-        ~allowed, torch.finfo(torch.float64).min
-    )
-    with torch.no_grad():
-        together = logps(
-            torch.cat([prompt, *tails]), attention_mask=bias[None, None], position_ids=positions[None]
-        )
-        start = 5
-        for tail in tails:
-            alone = logps(torch.cat([prompt, tail]))
-            torch.testing.assert_close(together[:5], alone[:5], rtol=1e-12, atol=1e-12)
-            torch.testing.assert_close(together[start : start + len(tail)], alone[5:], rtol=1e-12, atol=1e-12)
-            start += len(tail)
 
 
 def test_splice_puts_image_tokens_in_reading_order(language: Path) -> None:
@@ -65,7 +19,7 @@ def test_splice_puts_image_tokens_in_reading_order(language: Path) -> None:
     ids = torch.tensor([[9, 3, 3, 3, 3, 7], [3, 3, 3, 3, 3, 3]])
     ids = torch.cat([ids, torch.tensor([[8, 8], [3, 3]])], dim=1)
     connected = torch.arange(3 * 4 * 32, dtype=torch.float32).view(3, 4, 32)
-    embeds = made.family.splice(made.model, ids, connected)
+    embeds = made.embed(ids, list(connected))
     words = made.model.get_input_embeddings()
     assert torch.equal(embeds[0, 1:5], connected[0])
     assert torch.equal(embeds[1], connected[1:].reshape(8, 32))
@@ -75,9 +29,9 @@ def test_splice_puts_image_tokens_in_reading_order(language: Path) -> None:
 def test_splice_refuses_a_wrong_number_of_places(language: Path) -> None:
     made = models.bundle(language)
     with pytest.raises(ModelError) as caught:
-        made.family.splice(made.model, torch.tensor([[9, 3, 3, 3]]), torch.zeros(1, 4, 32))
+        made.embed(torch.tensor([[9, 3, 3, 3]]), [torch.zeros(4, 32)])
     assert caught.value.found == "3 places"
-    assert caught.value.expected == "1 images x 4 tokens"
+    assert caught.value.expected == "1 images with 4 tokens together"
 
 
 def test_a_module_that_is_not_there_is_named(language: Path) -> None:
@@ -101,7 +55,8 @@ def test_the_connector_is_a_function_of_the_seed(language: Path) -> None:
 def test_images_start_with_the_spread_of_words(language: Path) -> None:
     made = models.bundle(language)
     features = torch.randn(64, 4, 16, generator=torch.Generator().manual_seed(0))
-    spread = float(made.family.connect(made.model, features).detach().std())
+    connected = made.family.connect(made.model, list(features), [()] * 64)
+    spread = float(torch.stack(connected).detach().std())
     words = float(made.model.get_input_embeddings().weight.detach().std())
     assert 0.6 < spread / words < 1.6
 

@@ -14,6 +14,7 @@ from torch import Tensor
 import models
 from sightline import inference
 from sightline.data.chat import Chat
+from sightline.images.seen import Seen
 from sightline.inference import Answer, Item, Ledger, ask, first_tokens, items, predictions
 from sightline.models.family import Bundle
 from sightline.recipe import Generate
@@ -34,9 +35,9 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inference, "end_tokens", lambda bundle: set(range(0, 288, 3)))
 
 
-def look(view: View) -> Tensor:
+def look(view: View) -> Seen:
     """Features of a view, made up: a function of its image's path. [4, 16]."""
-    return torch.randn(4, 16, generator=torch.Generator().manual_seed(int(view.image.path[0])))
+    return Seen(torch.randn(4, 16, generator=torch.Generator().manual_seed(int(view.image.path[0]))))
 
 
 def study(number: int, *turns: tuple[str, str]) -> Sample:
@@ -69,14 +70,12 @@ def told(bundle: Bundle, samples: Sequence[Sample], settings: Generate = SETTING
 def plainly(bundle: Bundle, item: Item, settings: Generate = SETTINGS) -> list[Answer]:
     """The same by whole forward passes over one growing row."""
     family, tokenizer, ends = bundle.family, bundle.tokenizer, inference.end_tokens(bundle)
-    images = family.connect(bundle.model, torch.stack([look(v) for v in item.views]))
+    images = bundle.tokens([look(v).values for v in item.views], [()] * len(item.views), "features")
     yes, no = (first_tokens(tokenizer, forms) for forms in (("Yes", "yes", "YES"), ("No", "no", "NO")))
 
     def after(ids: list[int]) -> Tensor:
-        embeds = family.splice(bundle.model, torch.tensor([ids]), images)
-        return family.head(
-            bundle.model, family.hidden(bundle.model, embeds, use_cache=False).last_hidden_state
-        )[0, -1]
+        embeds = bundle.embed(torch.tensor([ids]), images)
+        return bundle.head(family.hidden(bundle.model, embeds, use_cache=False).last_hidden_state)[0, -1]
 
     ids, at, out = [], 0, []
     for turn, closed in zip(item.encoded.turns, item.closed, strict=True):
@@ -156,11 +155,9 @@ def test_later_images_are_seen_when_their_turn_comes(made: Bundle, often: None) 
         def second(item: Item = item) -> None:
             prompt = list(item.encoded.ids[: item.encoded.turns[0].start])
             family = made.family
-            image = family.connect(made.model, look(item.views[0])[None])
-            embeds = family.splice(made.model, torch.tensor([prompt]), image)
-            logps = family.head(made.model, family.hidden(made.model, embeds).last_hidden_state)[
-                0, -1
-            ].log_softmax(-1)
+            image = made.tokens([look(item.views[0]).values], [()], "features")
+            embeds = made.embed(torch.tensor([prompt]), image)
+            logps = made.head(family.hidden(made.model, embeds).last_hidden_state)[0, -1].log_softmax(-1)
             yes = first_tokens(made.tokenizer, ("Yes", "yes", "YES"))
             expected = float(logps[yes].logsumexp(0))
             assert found[item.sample.id][0].choices["yes"] == pytest.approx(expected, abs=1e-4)
@@ -189,9 +186,9 @@ def test_the_model_s_own_answers_stand_in_its_context_not_the_gold(made: Bundle)
 def forced_choice(made: Bundle, item: Item) -> float:
     """log p(yes) at the last turn with the gold answers before it."""
     ids = torch.tensor([item.encoded.ids[: item.encoded.turns[-1].start]])
-    images = made.family.connect(made.model, torch.stack([look(v) for v in item.views]))
-    embeds = made.family.splice(made.model, ids, images)
-    logits = made.family.head(made.model, made.family.hidden(made.model, embeds).last_hidden_state)[0, -1]
+    images = made.tokens([look(v).values for v in item.views], [()] * len(item.views), "features")
+    embeds = made.embed(ids, images)
+    logits = made.head(made.family.hidden(made.model, embeds).last_hidden_state)[0, -1]
     return float(logits.log_softmax(-1)[first_tokens(made.tokenizer, ("Yes", "yes", "YES"))].logsumexp(0))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sightline import runs
 from sightline.errors import Interrupted, NonFinite, RunError
-from sightline.losses.pairs import IGNORE
+from sightline.losses.logps import IGNORE
 from sightline.models.family import Bundle, Family
 from sightline.recipe import Full, Plan, Train
 from sightline.train.arguments import Ordered
@@ -49,12 +49,12 @@ class Toy(Answers):
     harm: Callable[[int], float] = staticmethod(lambda call: 1.0)
     calls = 0
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, images: Tensor) -> Tensor:
-        logps = self.bundle.model.net.table(input_ids[:, :-1]).log_softmax(-1)
-        target = labels[:, 1:]
+    def forward(self, batch: dict[str, Any]) -> Tensor:
+        logps = self.bundle.model.net.table(batch["input_ids"][:, :-1]).log_softmax(-1)
+        target = batch["labels"][:, 1:]
         picked = logps.gather(-1, target.clamp(min=0)[..., None]).squeeze(-1)
         self.calls += 1
-        return torch.where(target == IGNORE, 0.0, picked) * self.harm(self.calls)
+        return torch.where(target == IGNORE, 0.0, picked).sum(-1) * self.harm(self.calls)
 
 
 def bundle() -> Bundle:
@@ -62,7 +62,7 @@ def bundle() -> Bundle:
     never: Any = None
     family = Family(
         name="toy", parts={"language": ("net",)}, placement="front", compose=never, encode_images=never,
-        connect=never, splice=never, hidden=never, head=never,
+        connect=never, hidden=never, head=never,
     )  # fmt: skip
     model = nn.Module()
     torch.manual_seed(0)
@@ -77,8 +77,7 @@ def collate(rows: list[Line]) -> dict[str, Any]:
     learned = torch.arange(LENGTH)[None] >= torch.tensor([[LENGTH - r.learned] for r in rows])
     labels = torch.where(learned, ids, IGNORE)
     return {
-        "input_ids": ids, "labels": labels, "attention_mask": torch.ones_like(ids),
-        "images": torch.zeros(len(rows)), "ids": [r.id for r in rows],
+        "input_ids": ids, "labels": labels, "ids": [r.id for r in rows],
     }  # fmt: skip
 
 
@@ -90,7 +89,7 @@ ROWS = [
 
 def job(answers: Toy | None = None, **train: Any) -> Job:
     made = bundle()
-    answers = answers or Toy(made, made.model, frozen_features=True)
+    answers = answers or Toy(made, made.model, given="features")
     section = Train(**{"steps": 6, "batch": 4, "save_every": 2, "warmup": 0.0} | train)
     return Job(
         answers=answers,
@@ -121,7 +120,7 @@ def _handlers() -> Iterator[None]:
 
 def harmed(harm: Callable[[int], float]) -> Toy:
     made = bundle()
-    toy = Toy(made, made.model, frozen_features=True)
+    toy = Toy(made, made.model, given="features")
     toy.harm = harm
     return toy
 
@@ -246,12 +245,12 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_weights_in_float32(run: runs.Ru
     seen = []
 
     class Watching(Toy):
-        def forward(self, **inputs: Tensor) -> Tensor:
+        def forward(self, batch: dict[str, Any]) -> Tensor:
             seen.append(torch.is_autocast_enabled("cpu"))
-            return super().forward(**inputs)
+            return super().forward(batch)
 
     made = bundle()
-    asked = job(Watching(made, made.model, frozen_features=True), precision="bfloat16", steps=1)
+    asked = job(Watching(made, made.model, given="features"), precision="bfloat16", steps=1)
     fit(run, asked, SupervisedTrainer)
     assert seen == [True]
     assert table(asked).dtype == torch.float32

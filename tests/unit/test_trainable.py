@@ -101,14 +101,12 @@ def test_a_full_part_beside_lora_is_peft_s_own_copy(language: Path) -> None:
     assert len(names) == 4
     assert all(n.startswith("model.multi_modal_projector.modules_to_save.default.") for n in names)
     models.stir(made.model.parameters(), 1, 1.0)
-    features = torch.ones(1, 4, 16)
+    features = [torch.ones(4, 16)]
     assert isinstance(trained, PeftModel)
     with torch.no_grad(), trained.disable_adapter():
-        before = made.family.connect(made.model, features)
-    assert torch.equal(
-        before, models.bundle(language).family.connect(models.bundle(language).model, features)
-    )
-    assert not torch.equal(before, made.family.connect(made.model, features))
+        before = made.tokens(features, [()], "features")[0]
+    assert torch.equal(before, models.bundle(language).tokens(features, [()], "features")[0])
+    assert not torch.equal(before, made.tokens(features, [()], "features")[0])
 
 
 def test_parts_may_have_ranks_of_their_own(language: Path) -> None:

@@ -138,7 +138,12 @@ def _parameters(section: Any, recipe: Recipe) -> tuple[int, int] | None:
     model = _base(section, recipe)
     if model is None:
         return None
-    parts = {"vision": _weights(model.vision), "language": _weights(model.language)}
+    if model.path:
+        parts = {"language": _weights(model.path)}
+        if not parts["language"]:
+            return None
+    else:
+        parts = {"vision": _weights(model.vision), "language": _weights(model.language)}
     trained = 0
     for part, asked in section.trainable.items():
         if isinstance(asked, Plan):

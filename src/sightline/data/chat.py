@@ -53,9 +53,11 @@ class Speaks(Protocol):
 
     tokenizer: Any
     image_token: int
-    tokens_per_image: int
     family: Any
     system: str
+
+    def words(self, grid: tuple[int, ...]) -> tuple[int, ...]:
+        """The ids that stand for one image of this grid."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,17 +67,23 @@ class Chat:
     Args:
         tokenizer: a Hugging Face tokenizer with a chat template.
         image_token: id of the token that stands for one image token; part of the vocabulary already.
-        tokens_per_image: how many of them stand for one image.
+        tokens_per_image: how many of them stand for one image, where all take the same number.
         placement: `front` puts all images of a conversation in front of its first user turn, each followed by
             a line break (LLaVA); `inline` leaves them where the message has them.
         system: a system text for conversations that have none; "" for none.
+        words: grid -> the ids that stand for one image, where they depend on its size or hold more than the
+            image token.
+        around: texts in front of and behind every image. They are read as one with the texts beside them: one
+            line break in front of two may be one token, not two.
     """
 
     tokenizer: Any
     image_token: int
-    tokens_per_image: int
+    tokens_per_image: int = 0
     placement: Literal["front", "inline"] = "front"
     system: str = ""
+    words: Callable[[tuple[int, ...]], tuple[int, ...]] | None = None
+    around: tuple[str, str] = ("", "")
 
     @classmethod
     def of(cls, model: Speaks) -> Chat:
@@ -83,9 +91,10 @@ class Chat:
         return cls(
             tokenizer=model.tokenizer,
             image_token=model.image_token,
-            tokens_per_image=model.tokens_per_image,
             placement=model.family.placement,
             system=model.system,
+            words=model.words,
+            around=model.family.around,
         )
 
     @property
@@ -100,8 +109,19 @@ class Chat:
         learned = tuple(flag and i >= last.start for i, flag in enumerate(encoded.learned))
         return replace(encoded, learned=learned)
 
-    def encode(self, messages: Sequence[Message], *, prompt: bool = False) -> Encoded:
+    def image(self, grid: tuple[int, ...]) -> tuple[int, ...]:
+        """The ids that stand for one image of this grid."""
+        return self.words(grid) if self.words else (self.image_token,) * self.tokens_per_image
+
+    def encode(
+        self, messages: Sequence[Message], grids: Sequence[tuple[int, ...]] = (), *, prompt: bool = False
+    ) -> Encoded:
         """Write a conversation; with `prompt`, end where the assistant is to speak.
+
+        Args:
+            messages: the conversation; an image is the number of a sample's image.
+            grids: of the sample's images; may be left out where all images are written alike.
+            prompt: end where the assistant is to speak.
 
         Raises:
             DataError: the template drops or reorders a message, or ends an answer without an end token.
@@ -113,9 +133,11 @@ class Chat:
         images: list[int] = []
         turns: list[Turn] = []
         open_answer = False
-        for piece in pieces:
+        for at, piece in enumerate(pieces):
             if isinstance(piece, str):
-                new = self._ids(piece, special=True)
+                opens = [p for i in pieces[at + 1 : at + 2] for p in messages[int(i)].parts[:1]]
+                shown = any(isinstance(p, int) for p in opens)  # an image begins the next message
+                new = self._ids(piece + self.around[0] * shown, special=True)
                 if open_answer:
                     self._check_end(new, piece)
                 ids += new
@@ -123,10 +145,10 @@ class Chat:
                 open_answer = False
                 continue
             start, speaks = len(ids), messages[piece].role == "assistant"
-            for part in messages[piece].parts:
+            for part in self._beside(messages[piece].parts):
                 if isinstance(part, int):
                     images.append(part)
-                    ids += [self.image_token] * self.tokens_per_image
+                    ids += self.image(grids[part] if grids else ())
                 else:
                     ids += self._ids(part, special=False)
             learned += [speaks] * (len(ids) - start)
@@ -134,6 +156,22 @@ class Chat:
                 turns.append(Turn(start, len(ids), piece))
                 open_answer = True
         return Encoded(tuple(ids), tuple(learned), tuple(images), tuple(turns))
+
+    def _beside(self, parts: Sequence[int | str]) -> list[int | str]:
+        """A message's parts, with what stands around images in the texts; what opens it is the template's."""
+        before, behind = self.around
+        out: list[int | str] = []
+        for part in parts:
+            text = behind if out and isinstance(out[-1], int) else ""
+            if isinstance(part, str):
+                out.append(text + part)
+                continue
+            if out and isinstance(out[-1], str):
+                out[-1] = f"{out[-1]}{before}"
+            elif out:
+                out.append(text + before)
+            out.append(part)
+        return [*out, behind] if out and isinstance(out[-1], int) else out
 
     def _placed(self, messages: Sequence[Message]) -> list[Message]:
         """The conversation with its system text, images where the family wants them, and texts stripped."""

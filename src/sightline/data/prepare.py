@@ -113,10 +113,11 @@ def prepare(
         RecipeError: the options, the shares or `by` are not right.
     """
     plugin, bound = _load(reader, root), plugins.bind("readers", reader, options)
+    home = root if plugin.needs_root and not plugin.unpacks else None  # None: pictures are in the data set
     out.mkdir(parents=True, exist_ok=True)
     source, seen = Source(root=root, seed=seed, images=out / PICTURES, strict=strict), _Seen([], {}, {})
     try:
-        _gather(plugin, bound, source, seen, max_pixels)
+        _gather(plugin, bound, source, seen, home or source.images, max_pixels)
         _check_share(len(seen.records), source.rejected, max_bad)
     finally:
         _write_lines(out / "rejected.jsonl", source.rejected)
@@ -128,15 +129,11 @@ def prepare(
     counts = {name: _write(out / f"{name}.parquet", records) for name, records in own.items()}
     _write_json(out / "audit.json", {a.name: a.to_dict() for a in audits})
     made = Prepared(
-        folder=out,
-        root=source.images if root is None else root,
-        kind="samples" if seen.kind == "samples" else "preferences",
-        counts=counts,
-        rejected=len(source.rejected),
-        audits=tuple(audits),
-    )
+        folder=out, root=home or source.images, counts=counts, audits=tuple(audits),
+        kind="samples" if seen.kind == "samples" else "preferences", rejected=len(source.rejected),
+    )  # fmt: skip
     about = {"reader": reader, "options": bound, "official": plugin.official, "seed": seed, "by": by}
-    _write_json(out / "dataset.json", about | _describe(made, root, seen.records, source.rejected))
+    _write_json(out / "dataset.json", about | _describe(made, home, seen.records, source.rejected))
     return made
 
 
@@ -171,10 +168,11 @@ def _load(reader: str, root: Path | None) -> Reader:
     return plugin
 
 
-def _gather(plugin: Reader, options: Mapping[str, Any], source: Source, seen: _Seen, max_pixels: int) -> None:
+def _gather(
+    plugin: Reader, options: Mapping[str, Any], source: Source, seen: _Seen, root: Path, max_pixels: int
+) -> None:
     """Run the reader and keep what passes every check."""
     ids: set[str] = set()
-    root = source.root if plugin.needs_root and source.root is not None else source.images
     for raw, official, origin in tqdm(
         plugin.read(source, **options), desc="prepare", unit=" records", disable=None, leave=False
     ):

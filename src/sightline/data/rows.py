@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from ..types import Degrade, ImageRef, Message, Preference, Sample, View
 from .chat import Chat, fit
-from .collate import Pair, Row
+from .collate import Pair
+from .line import Row
 
 R = TypeVar("R", Sample, Preference)
+GridOf = Callable[[ImageRef], tuple[int, ...]]
+NOT_DEGRADABLE = "the chosen answer shows no image, or one that is degraded already; this loss degrades it"
 TOO_LONG = "does not fit into max_tokens with its image and one whole answer"
+
+
+def plain(ref: ImageRef) -> tuple[int, ...]:
+    """The grid of a model to which all images are alike."""
+    return ()
 
 
 def select(records: Iterable[R], where: Mapping[str, str | Sequence[str]]) -> list[R]:
@@ -26,7 +35,7 @@ def _attribute(record: Sample | Preference, key: str) -> str | None:
 
 
 def encode_samples(
-    samples: Sequence[Sample], chat: Chat, limit: int
+    samples: Sequence[Sample], chat: Chat, limit: int, grid: GridOf = plain
 ) -> tuple[list[Row], list[dict[str, Any]]]:
     """Rows of whole conversations, and what was set aside.
 
@@ -34,10 +43,11 @@ def encode_samples(
         samples: conversations that end with an answer.
         chat: how the model writes them.
         limit: longest row in tokens, image tokens counted.
+        grid: what the model must know of an image's size.
     """
     rows, aside = [], []
     for sample in samples:
-        encoded = chat.encode(sample.messages)
+        encoded = chat.encode(sample.messages, [grid(ref) for ref in sample.images])
         short = fit(encoded, limit, chat.image_token)
         if short is None:
             aside.append(
@@ -50,33 +60,52 @@ def encode_samples(
 
 
 def encode_pairs(
-    pairs: Sequence[Preference], chat: Chat, limit: int
+    pairs: Sequence[Preference], chat: Chat, limit: int, third: Degrade | None = None, grid: GridOf = plain
 ) -> tuple[list[Pair], list[dict[str, Any]]]:
-    """Pairs of rows in which only the last answer is learned, and what was set aside."""
+    """Pairs of rows in which only the last answer is learned, and what was set aside.
+
+    Args:
+        pairs: preferences.
+        chat: how the model writes them.
+        limit: longest row in tokens, image tokens counted.
+        third: give each pair a third row: the chosen answer under its images degraded so.
+        grid: what the model must know of an image's size.
+    """
     out, aside = [], []
     for pair in pairs:
         sides = [
-            _side(pair, answer, shown, chat, limit)
+            _side(pair, answer, shown, chat, limit, grid)
             for answer, shown in ((pair.chosen, pair.chosen_images), (pair.rejected, pair.rejected_images))
         ]
-        if None in sides:
+        chosen, rejected = sides
+        if chosen is None or rejected is None:
             aside.append({"id": pair.id, "reason": TOO_LONG, "max_tokens": limit})
             continue
-        chosen, rejected = sides
-        assert chosen is not None
-        assert rejected is not None
-        out.append(Pair(pair.id, chosen, rejected))
+        if third is None:
+            out.append(Pair(pair.id, chosen, rejected))
+            continue
+        if not chosen.views or any(v.degrade for v in chosen.views):
+            aside.append({"id": pair.id, "reason": NOT_DEGRADABLE})
+            continue
+        spoiled = replace(chosen, views=tuple(replace(v, degrade=third) for v in chosen.views))
+        out.append(Pair(pair.id, chosen, rejected, spoiled))
     return out, aside
 
 
 def _side(
-    pair: Preference, answer: str, shown: tuple[ImageRef, ...] | Degrade | None, chat: Chat, limit: int
+    pair: Preference,
+    answer: str,
+    shown: tuple[ImageRef, ...] | Degrade | None,
+    chat: Chat,
+    limit: int,
+    grid: GridOf,
 ) -> Row | None:
     """One side as a row; None where it is too long."""
-    encoded = chat.encode([*pair.prompt, Message(role="assistant", parts=(answer,))])
+    refs = shown if isinstance(shown, tuple) else pair.images
+    messages = [*pair.prompt, Message(role="assistant", parts=(answer,))]
+    encoded = chat.encode(messages, [grid(ref) for ref in refs])
     if len(encoded.ids) > limit:
         return None
-    refs = shown if isinstance(shown, tuple) else pair.images
     spoiled = shown if isinstance(shown, Degrade) else None
     views = tuple(View(refs[i], pair.id, spoiled) for i in encoded.images)
     return Row(pair.id, chat.last_only(encoded), views)

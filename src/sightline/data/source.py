@@ -36,11 +36,13 @@ class Reader:
         read: the generator function; its keyword-only arguments are the recipe's options.
         needs_root: False for a reader that makes its own pictures (they go below `Source.images`).
         official: what is known about the official splits of this layout; "" if it has none.
+        unpacks: True for a reader that needs a root and writes its pictures below `Source.images` all the same.
     """
 
     read: Callable[..., Iterator[Read]]
     needs_root: bool = True
     official: str = ""
+    unpacks: bool = False
 
 
 class RecordError(DataError):

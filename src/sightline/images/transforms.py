@@ -153,6 +153,12 @@ def normalise(image: np.ndarray, mean: Sequence[float], std: Sequence[float]) ->
     return torch.from_numpy(np.ascontiguousarray(made.transpose(2, 0, 1), dtype=np.float32))  # [3, H, W]
 
 
+def eight_bits(image: np.ndarray) -> np.ndarray:
+    """Pixels in [0, 1] as the nearest of 256 levels: what image processors of transformers are fed with. uint8."""
+    check_pixels(image)
+    return np.rint(image * 255).astype(np.uint8)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocess:
     """From pixels to the input of a vision tower: pad, resize, crop, normalise.
@@ -199,6 +205,10 @@ class Preprocess:
             image = pad_square(image, self._colour())  # [S, S, 3]
         image = resize(image, self._target(image), self.resample)
         return normalise(crop_centre(image, self.size), self.mean, self.std)  # [3, size, size]
+
+    def grid(self, height: int, width: int) -> tuple[int, ...]:
+        """Nothing: every image becomes one square, whatever its size."""
+        return ()
 
     def key(self) -> str:
         """32 hexadecimal digits that change with anything the result depends on, for caches."""

@@ -23,10 +23,8 @@ def dpo(logps: PairLogps, *, beta: float = 0.1, smoothing: float = 0.0) -> Tenso
     Returns:
         [pairs].
     """
-    assert logps.chosen_reference is not None
-    assert logps.rejected_reference is not None
-    margin = (logps.chosen - logps.chosen_reference) - (logps.rejected - logps.rejected_reference)
-    return -(1 - smoothing) * logsigmoid(beta * margin) - smoothing * logsigmoid(-beta * margin)
+    reward = beta * logps.margin
+    return -(1 - smoothing) * logsigmoid(reward) - smoothing * logsigmoid(-reward)
 
 
 LOSS = PairLoss(loss=dpo, needs_reference=True, paper="arXiv 2305.18290")

@@ -1,15 +1,14 @@
-"""Log-probabilities of answers, in float32, from answer positions only, and the shape of a pair loss."""
+"""What a pair loss is given, and what it says of itself."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
-import torch
 from torch import Tensor
 
-IGNORE = -100
-CHUNK = 1024
+Third = Literal["", "conditional", "imagined"]
 
 
 @dataclass(frozen=True)
@@ -20,6 +19,7 @@ class PairLogps:
         chosen, rejected: under the policy.
         chosen_reference, rejected_reference: under the reference; None where a loss needs none.
         chosen_length, rejected_length: learned tokens of each answer.
+        third, third_reference: of the third answer, where the loss asks for one (`PairLoss.third`).
     """
 
     chosen: Tensor
@@ -28,41 +28,61 @@ class PairLogps:
     rejected_reference: Tensor | None = None
     chosen_length: Tensor | None = None
     rejected_length: Tensor | None = None
+    third: Tensor | None = None
+    third_reference: Tensor | None = None
+
+    @property
+    def chosen_ratio(self) -> Tensor:
+        """Log pi(chosen) - log pi_ref(chosen). [pairs]."""
+        assert self.chosen_reference is not None
+        return self.chosen - self.chosen_reference
+
+    @property
+    def rejected_ratio(self) -> Tensor:
+        """Log pi(rejected) - log pi_ref(rejected). [pairs]."""
+        assert self.rejected_reference is not None
+        return self.rejected - self.rejected_reference
+
+    @property
+    def third_ratio(self) -> Tensor:
+        """The same of the third answer. [pairs]."""
+        assert self.third is not None
+        assert self.third_reference is not None
+        return self.third - self.third_reference
+
+    @property
+    def margin(self) -> Tensor:
+        """How much more the policy prefers the chosen answer than the reference does. [pairs]."""
+        return self.chosen_ratio - self.rejected_ratio
+
+    @property
+    def chosen_mean(self) -> Tensor:
+        """Mean log-probability of a token of the chosen answer. [pairs]."""
+        assert self.chosen_length is not None
+        return self.chosen / self.chosen_length
+
+    @property
+    def rejected_mean(self) -> Tensor:
+        """Mean log-probability of a token of the rejected answer. [pairs]."""
+        assert self.rejected_length is not None
+        return self.rejected / self.rejected_length
 
 
 @dataclass(frozen=True)
 class PairLoss:
-    """A pair-loss plug-in: `loss(logps, **options) -> [pairs]`."""
+    """A pair-loss plug-in: `loss(logps, **options) -> [pairs]`.
+
+    Args:
+        loss: the formula.
+        needs_reference: whether it reads the reference's log-probabilities.
+        paper: where the formula comes from.
+        third: a third answer per pair: `conditional` is the chosen answer under a degraded image, `imagined` the
+            policy's own likeliest tokens in its place, under a degraded image.
+        degrade: the kind of degraded image that the paper uses for it.
+    """
 
     loss: Callable[..., Tensor]
     needs_reference: bool
     paper: str
-
-
-def token_logps(hidden: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
-    """Log-probability of each learned token, zero elsewhere; the head sees answer positions only.
-
-    Args:
-        hidden: [B, T, width], last hidden states.
-        labels: [B, T], token ids, -100 where nothing is learned; position t is predicted from t - 1.
-        head: hidden states [n, width] -> logits [n, vocabulary].
-
-    Returns:
-        [B, T - 1] float32, aligned with `labels[:, 1:]`.
-    """
-    target = labels[:, 1:]
-    learned = target != IGNORE
-    states, wanted = hidden[:, :-1][learned], target[learned]  # [n, width], [n]
-    pieces = []
-    for start in range(0, len(wanted), CHUNK):
-        logits = head(states[start : start + CHUNK]).float()  # [chunk, vocabulary]
-        picked = logits.gather(-1, wanted[start : start + CHUNK, None]).squeeze(-1)
-        pieces.append(picked - logits.logsumexp(-1))
-    logps = torch.cat(pieces) if pieces else states.new_zeros(0, dtype=torch.float32)
-    out = torch.zeros(target.shape, dtype=logps.dtype, device=hidden.device)
-    return out.masked_scatter(learned, logps)
-
-
-def answer_logps(hidden: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
-    """Summed log-probability of each row's learned tokens. [B] float32. See `token_logps`."""
-    return token_logps(hidden, labels, head).sum(-1)
+    third: Third = ""
+    degrade: str = ""

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,18 @@ def save(
     }
     runs.write_json(folder / INFO, info)
     (folder / "chat_template.jinja").write_text(bundle.tokenizer.chat_template, encoding="utf-8")
+
+
+def base_weights(base: Mapping[str, Any]) -> list[str]:
+    """SHA-256 of the weights and configs in the local folders that a base is made of; the kit names its own."""
+    named = [base["model"].get(key) for key in ("path", "vision", "language")]
+    places = [Path(n) for n in named if isinstance(n, str) and not n.startswith("kit/")]
+    if base["model"].get("path"):
+        places = places[:1]
+    files = [
+        f for p in places for f in sorted(p.glob("*")) if f.suffix in (".safetensors", ".json", ".jinja")
+    ]
+    return [f"{f.name} {runs.hash_file(f)}" for f in files]
 
 
 def write_weights(folder: Path, bundle: Bundle, model: nn.Module) -> None:

@@ -7,43 +7,74 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError
-from ..images.transforms import Preprocess
+from .pairpass import arrange
+
+Given = Literal["pixels", "features", "tokens"]
+Grid = tuple[int, ...]  # what a family must know of an image's size: tiles, patches, nothing
+
+
+class Prepares(Protocol):
+    """What turns an image into the input of a tower. `images.transforms.Preprocess` is the plainest one."""
+
+    def __call__(self, image: np.ndarray) -> Tensor:
+        """Pixels [H, W, 3] in [0, 1] -> the tower's input for this image, of any shape."""
+
+    def grid(self, height: int, width: int) -> Grid:
+        """What the family must know of an image of this size; it decides how many tokens stand for it."""
+
+    def key(self) -> str:
+        """Changes with anything that the result depends on, for caches."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """What a family must say.
+    """What a family must say. Images come as lists, one entry per image: their sizes may differ.
 
     Args:
         name: the file's name.
         parts: part name -> dotted names of its modules, e.g. `{"vision": ("model.vision_tower",), ...}`.
         placement: where image tokens stand in a conversation.
         compose: (section, seed) -> Bundle.
-        encode_images: (model, pixels [N, 3, H, W]) -> features [N, tokens, width] before the connector: the
-            half that can be cached while the tower is frozen.
-        connect: (model, features) -> [N, tokens, hidden].
-        splice: (model, input_ids [B, T], connected) -> inputs_embeds [B, T, hidden].
-        hidden: (model, inputs_embeds, **kwargs) -> last hidden states [B, T, hidden], without the head.
-        head: (model, hidden [..., hidden]) -> logits [..., vocabulary].
-        cannot: what this family cannot do, in words for error messages.
+        encode_images: (model, inputs of the tower, grids) -> features [n, width] of each image before the
+            connector: the half that can be cached while the tower is frozen.
+        connect: (model, features, grids) -> tokens [m, hidden or more] of each image.
+        hidden: (model, inputs_embeds, **kwargs) -> output with the last hidden states [B, T, hidden], no head.
+        head: model -> the layer from hidden states [..., hidden] to logits [..., vocabulary].
+        words: (bundle, grid) -> ids that stand for one image; those equal to the image token are filled with
+            its tokens in order. None: the image token, `tokens_per_image` times.
+        around: texts in front of and behind an image, read as one with the texts that stand there.
+        tell: (bundle, batch, tokens, grids, dtype) -> further arguments of `hidden` for the images shown, in
+            reading order: mask, positions and what else the family needs. None: `pairpass.arrange`.
+        layer: model -> which features of the tower are taken, for the keys of caches.
+        cannot: what this family cannot do (`share`, `generation`, ...), in words for error messages.
     """
 
     name: str
     parts: Mapping[str, tuple[str, ...]]
     placement: Literal["front", "inline"]
     compose: Callable[[Mapping[str, Any], int], Bundle]
-    encode_images: Callable[[nn.Module, Tensor], Tensor]
-    connect: Callable[[nn.Module, Tensor], Tensor]
-    splice: Callable[[nn.Module, Tensor, Tensor], Tensor]
+    encode_images: Callable[[nn.Module, list[Tensor], list[Grid]], list[Tensor]]
+    connect: Callable[[nn.Module, list[Tensor], list[Grid]], list[Tensor]]
     hidden: Callable[..., Any]
-    head: Callable[[nn.Module, Tensor], Tensor]
+    head: Callable[[nn.Module], Callable[[Tensor], Tensor]]
+    words: Callable[[Bundle, Grid], tuple[int, ...]] | None = None
+    around: tuple[str, str] = ("", "")
+    tell: (
+        Callable[[Bundle, Mapping[str, Any], list[Tensor], list[Grid], torch.dtype], dict[str, Any]] | None
+    ) = None
+    layer: Callable[[nn.Module], str] = lambda model: ""
     cannot: tuple[str, ...] = ()
+
+    def language(self, model: nn.Module) -> nn.Module:
+        """The language model, without its head."""
+        return self.module(model, self.parts["language"][0])
 
     def module(self, model: nn.Module, name: str) -> nn.Module:
         """A module of the model by dotted name.
@@ -69,9 +100,12 @@ class Bundle:
         family: its family.
         model: the bare model (adapters, where there are any, are injected in place).
         tokenizer: its tokenizer; its chat template is the one that the checkpoint was trained with.
-        preprocess: pixels to tower input.
+        preprocess: an image to the tower's input.
         image_token: id of the image token.
-        tokens_per_image: image tokens per image.
+        tokens_per_image: image tokens per image; of the largest one, where sizes differ.
+        feature_width: width of the tower's features, before the connector.
+        token_width: width of the connector's tokens where it is not that of words.
+        fixed: whether all images are alike to this model, whatever their size.
         base: what it was composed from, as plain JSON: enough to compose it again.
         system: default system text.
         tower: hash of the vision tower's weights, once known.
@@ -80,53 +114,96 @@ class Bundle:
     family: Family
     model: nn.Module
     tokenizer: Any
-    preprocess: Preprocess
+    preprocess: Prepares
     image_token: int
     tokens_per_image: int
+    feature_width: int = 0
+    token_width: int = 0
+    fixed: bool = True
     base: dict[str, Any] = field(default_factory=dict)
     system: str = ""
     tower: str = ""
 
-    def forward(self, batch: Mapping[str, Tensor], *, frozen_features: bool) -> Tensor:
+    @property
+    def head(self) -> Callable[[Tensor], Tensor]:
+        """Hidden states [..., hidden] to logits [..., vocabulary]."""
+        return self.family.head(self.model)
+
+    @property
+    def tower_trains(self) -> bool:
+        """Whether anything of the vision part wants a gradient."""
+        modules = (self.family.module(self.model, name) for name in self.family.parts["vision"])
+        return any(p.requires_grad for module in modules for p in module.parameters())
+
+    def attend(self, attention: str) -> None:
+        """Choose how the language model's attention is computed: `sdpa`, `eager` or `flex_attention`.
+
+        Raises:
+            ModelError: FlexAttention without a GPU, where it has no gradient.
+        """
+        if attention == "flex_attention" and not torch.cuda.is_available():
+            raise ModelError(
+                "FlexAttention has no backward pass on a CPU", where="speed.attention",
+                remedy="use `sdpa`: the numbers are the same",
+            )  # fmt: skip
+        self.family.language(self.model).set_attn_implementation(attention)
+
+    def words(self, grid: Grid) -> tuple[int, ...]:
+        """The ids that stand for one image of this grid."""
+        if self.family.words is not None:
+            return self.family.words(self, grid)
+        return (self.image_token,) * self.tokens_per_image
+
+    def tokens(self, images: Sequence[Tensor], grids: Sequence[Grid], given: Given) -> list[Tensor]:
+        """Connected tokens [m, hidden] of each image; the tower runs without gradients where none of it trains."""
+        made, grids = list(images), list(grids)
+        if given == "pixels":
+            with torch.set_grad_enabled(torch.is_grad_enabled() and self.tower_trains):
+                made = self.family.encode_images(self.model, made, grids)
+        return made if given == "tokens" else self.family.connect(self.model, made, grids)
+
+    def embed(self, input_ids: Tensor, tokens: Sequence[Tensor]) -> Tensor:
+        """Word embeddings [B, T, hidden] with image places filled, in reading order.
+
+        Raises:
+            ModelError: places and tokens differ in number.
+        """
+        embeds: Tensor = self.model.get_input_embeddings()(input_ids)
+        places = input_ids == self.image_token
+        count, flat = int(places.sum()), list(tokens)
+        if count != sum(len(t) for t in flat):
+            raise ModelError(
+                "image places and image tokens do not match", found=f"{count} places",
+                expected=f"{len(flat)} images with {sum(len(t) for t in flat)} tokens together",
+            )  # fmt: skip
+        if not flat:
+            return embeds
+        filled = torch.cat([t[:, : embeds.shape[-1]] for t in flat]).to(embeds.dtype)
+        return embeds.masked_scatter(places.unsqueeze(-1), filled)
+
+    def forward(self, batch: Mapping[str, Any], *, given: Given) -> Tensor:
         """Last hidden states of a batch.
 
         Args:
-            batch: `input_ids`, `attention_mask` [B, T] and `images`.
-            frozen_features: whether `images` holds features [N, tokens, width] of a frozen tower, or pixels
-                [N, 3, H, W].
+            batch: of `data.collate`: `input_ids` and the like [B, T], `images`, `grids` and `shown`; a plain
+                batch may give `attention_mask` [B, T] and leave out the rest.
+            given: what `images` holds: `pixels`, `features` of the tower, or `tokens` behind the connector.
 
         Returns:
             [B, T, hidden].
         """
-        images = batch["images"]
-        if not images.numel():
-            embeds = self.model.get_input_embeddings()(batch["input_ids"])
-        else:
-            features = images if frozen_features else self.family.encode_images(self.model, images)
-            connected = self.family.connect(self.model, features)
-            embeds = self.family.splice(self.model, batch["input_ids"], connected)
-        return self.family.hidden(
-            self.model, embeds, attention_mask=batch["attention_mask"]
-        ).last_hidden_state
+        images = list(batch["images"])
+        grids = list(batch.get("grids", [()] * len(images)))
+        order = batch["shown"].tolist() if "shown" in batch else range(len(images))
+        tokens = self.tokens(images, grids, given) if images else []
+        shown, sizes = [tokens[i] for i in order], [grids[i] for i in order]
+        embeds = self.embed(batch["input_ids"], shown)
+        told = (self.family.tell or _tell)(self, batch, shown, sizes, embeds.dtype)
+        return self.family.hidden(self.model, embeds, **told).last_hidden_state
 
 
-def positions_and_mask(prompt: int, answers: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Positions and attention of one row that holds a prompt and several answers to it.
-
-        row        p p p | a a | b b b        answer b continues the prompt: its positions restart after it,
-        position   0 1 2 | 3 4 | 3 4 5        and it sees the prompt and itself, never answer a.
-
-    Args:
-        prompt: length of the prompt in tokens, images included.
-        answers: length of each answer.
-
-    Returns:
-        positions [T] and a boolean mask [T, T], true where the row's token may look at the column's.
-    """
-    segment = torch.cat([torch.zeros(prompt, dtype=torch.long)] + [
-        torch.full((n,), i + 1, dtype=torch.long) for i, n in enumerate(answers)
-    ])  # fmt: skip
-    positions = torch.cat([torch.arange(prompt)] + [prompt + torch.arange(n) for n in answers])
-    causal = torch.ones(len(segment), len(segment)).tril().bool()
-    same = segment[:, None] == segment[None, :]
-    return positions, causal & (same | (segment == 0)[None, :])
+def _tell(
+    bundle: Bundle, batch: Mapping[str, Any], tokens: list[Tensor], grids: list[Grid], dtype: torch.dtype
+) -> dict[str, Any]:
+    """Mask and positions of a model that reads one line of tokens from the left."""
+    return arrange(bundle.family.language(bundle.model), batch, dtype)

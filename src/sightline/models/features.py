@@ -1,16 +1,19 @@
-"""Pixels and features of images as a model wants them; features of a frozen tower once, memory-mapped.
+"""Pixels and features of images as a model wants them; those of frozen parts once, memory-mapped.
 
-A feature is keyed by all that it depends on: the file's SHA-256, the preprocessing, the tower's weights, the
-layer, and the degradation with its record. What is stored under a key can therefore never be stale.
+A feature is keyed by all that it depends on: the file's SHA-256, the preprocessing, the weights of the tower (and
+of the connector, where its output is kept), the layer, and the degradation with its record. What is stored under a
+key can therefore never be stale.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,55 +21,89 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .. import images, runs
+from ..errors import ModelError
 from ..images import degrade
-from ..types import View
-from .family import Bundle
+from ..images.seen import Seen
+from ..recipe import Speed
+from ..types import ImageRef, View
+from .family import Bundle, Given, Grid
 
 BATCH = 8
+GIB = 2**30
+FORMAT = 2
 
 
-def pixels(bundle: Bundle, root: Path, view: View) -> Tensor:
-    """One view as tower input: decoded, degraded if asked, preprocessed. [3, S, S]."""
+def pixels(bundle: Bundle, root: Path, view: View) -> Seen:
+    """One view as tower input: decoded, degraded if asked, preprocessed."""
     array = images.read(root, view.image, record=view.record)
     if view.degrade is not None:
         array = degrade.apply(array, view.degrade, view.record)
-    return bundle.preprocess(array)
+    return Seen(bundle.preprocess(array), bundle.preprocess.grid(*array.shape[:2]))
+
+
+def gridder(bundle: Bundle, root: Path) -> Callable[[ImageRef], Grid]:
+    """What a model must know of an image's size, from the file's header alone."""
+    if bundle.fixed:
+        return lambda ref: ()
+    known: dict[str, Grid] = {}
+
+    def grid(ref: ImageRef) -> Grid:
+        if ref.path not in known:
+            width, height, *_ = images.header(root, ref)
+            known[ref.path] = bundle.preprocess.grid(height, width)
+        return known[ref.path]
+
+    return grid
 
 
 @dataclass
 class Features:
-    """Features of a frozen tower for any number of views.
+    """Features of a frozen tower, or tokens of a frozen connector behind it, for any number of views.
 
     Args:
         bundle: the model whose tower is used.
         root: data root of the images.
         folder: where features are kept; safe to share between stages and runs.
+        given: `features` of the tower, or `tokens` behind the connector.
     """
 
     bundle: Bundle
     root: Path
     folder: Path
-    place: dict[str, tuple[np.ndarray, int]] = field(default_factory=dict)
+    given: Given = "features"
+    place: dict[str, tuple[np.ndarray, dict[str, Any]]] = field(default_factory=dict)
     computed: int = 0
 
     def __post_init__(self) -> None:
         if not self.bundle.tower:
-            self.bundle.tower = tower_hash(self.bundle)
+            self.bundle.tower = weights_hash(self.bundle, "vision")
+        self.connector = weights_hash(self.bundle, "connector") if self.given == "tokens" else ""
         self.folder.mkdir(parents=True, exist_ok=True)
         for index in sorted(self.folder.glob("*.json")):
             self._open(index)
 
+    def of(self, bundle: Bundle) -> Features:
+        """The same for another model."""
+        return Features(bundle, self.root, self.folder, self.given)
+
     def key(self, view: View) -> str:
         """What the feature of a view depends on, as one hash."""
         spoiled = "" if view.degrade is None else degrade.key(view.degrade, view.record)
-        config = self.bundle.model.config
-        layer = f"{config.vision_feature_layer}/{config.vision_feature_select_strategy}"
-        return runs.digest(view.image.sha256, self.bundle.preprocess.key(), self.bundle.tower, layer, spoiled)
+        parts = [
+            view.image.sha256,
+            self.bundle.preprocess.key(),
+            self.bundle.tower,
+            self.bundle.family.layer(self.bundle.model),
+            spoiled,
+        ]
+        return runs.digest(*parts, *([self.connector] if self.connector else []))
 
-    def __call__(self, view: View) -> Tensor:
+    def __call__(self, view: View) -> Seen:
         """The feature [tokens, width] of a view that `prepare` has seen."""
-        table, row = self.place[self.key(view)]
-        return torch.from_numpy(np.array(table[row]))
+        table, entry = self.place[self.key(view)]
+        shape, start = entry["shape"], entry["start"]
+        values = np.array(table[start : start + math.prod(shape)]).reshape(shape)
+        return Seen(torch.from_numpy(values), tuple(entry["grid"]))
 
     def prepare(self, views: Sequence[View], *, what: str = "images") -> None:
         """Compute what is missing, with a progress bar, and keep it."""
@@ -74,79 +111,92 @@ class Features:
         missing = {k: v for k, v in missing.items() if k not in self.place}
         if not missing:
             return
-        keys = list(missing)
-        place = self.folder / f"{runs.digest(*keys)[:32]}.npy"
+        place = self.folder / f"{runs.digest(*missing)[:32]}.f32"
         part = place.with_name(f".{place.stem}.{os.getpid()}.part")
         try:
-            self._fill(part, [missing[k] for k in keys], what)
-            runs.write_json(place.with_suffix(".json"), {"keys": keys, "sha256": runs.hash_file(part)})
+            entries = self._fill(part, missing, what)
+            index = {"format": FORMAT, "entries": entries, "sha256": runs.hash_file(part)}
+            runs.write_json(place.with_suffix(".json"), index)
             part.rename(place)
             runs.sync_parent(place)
         finally:
             part.unlink(missing_ok=True)
-        self.computed += len(keys)
+        self.computed += len(missing)
         self._open(place.with_suffix(".json"))
 
-    def _fill(self, part: Path, views: Sequence[View], what: str) -> None:
-        """Write one feature per view; views with equal pixels are encoded once."""
-        table: np.memmap | None = None
-        first: dict[str, int] = {}
-        twins: list[tuple[int, int]] = []
-        batch: list[tuple[int, Tensor]] = []
-        with tqdm(total=len(views), desc=f"  features of {what}", unit="image") as bar:
-            for row, view in enumerate(views):
+    def _fill(self, part: Path, views: Mapping[str, View], what: str) -> dict[str, dict[str, Any]]:
+        """Write one feature per view, equal pixels once; return where each stands."""
+        entries: dict[str, dict[str, Any]] = {}
+        first: dict[str, str] = {}
+        twins: list[tuple[str, str]] = []
+        batch: list[tuple[str, Seen]] = []
+        with (
+            part.open("wb") as stream,
+            tqdm(total=len(views), desc=f"  features of {what}", unit="image") as bar,
+        ):
+            for count, (key, view) in enumerate(views.items(), start=1):
                 shown = pixels(self.bundle, self.root, view)
-                same = first.setdefault(hashlib.sha256(shown.numpy().tobytes()).hexdigest(), row)
-                if same != row:
-                    twins.append((row, same))
+                same = first.setdefault(hashlib.sha256(shown.values.cpu().numpy().tobytes()).hexdigest(), key)
+                if same == key:
+                    batch.append((key, shown))
                 else:
-                    batch.append((row, shown))
-                if len(batch) == BATCH or (batch and row == len(views) - 1):
-                    made = encode(self.bundle, torch.stack([p for _, p in batch]))  # [n, tokens, width]
-                    if table is None:
-                        shape = (len(views), *made.shape[1:])
-                        table = np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=shape)
-                    table[[r for r, _ in batch]] = made.float().numpy()
+                    twins.append((key, same))
+                if len(batch) == BATCH or (batch and count == len(views)):
+                    made = encode(self.bundle, [seen for _, seen in batch], self.given)
+                    for (name, seen), values in zip(batch, made, strict=True):
+                        entries[name] = {
+                            "start": stream.tell() // 4, "shape": list(values.shape), "grid": list(seen.grid)
+                        }  # fmt: skip
+                        stream.write(values.float().cpu().contiguous().numpy().tobytes())
                     batch = []
                 bar.update()
-        assert table is not None
-        for row, same in twins:
-            table[row] = table[same]
-        table.flush()
-        with part.open("rb") as stream:
+            stream.flush()
             os.fsync(stream.fileno())
+        return entries | {key: entries[same] for key, same in twins}
 
     def _open(self, index: Path) -> None:
         """Use a stored table if its bytes are what was written; say so and compute anew if not."""
-        stored, path = runs.read_json(index), index.with_suffix(".npy")
+        stored, path = runs.read_json(index), index.with_suffix(".f32")
+        if stored.get("format") != FORMAT:
+            return
         try:
             if runs.hash_file(path) != stored["sha256"]:
                 raise ValueError("its bytes have changed")
-            table = np.load(path, mmap_mode="r", allow_pickle=False)
+            table = np.memmap(path, dtype=np.float32, mode="r")
         except (OSError, ValueError, EOFError, KeyError) as error:
             reason = "it is missing" if isinstance(error, FileNotFoundError) else "its bytes have changed"
             print(f"  stored features {path.name} are not used ({reason}); they are computed again")
             return
-        self.place.update({key: (table, row) for row, key in enumerate(stored["keys"])})
+        self.place.update({key: (table, entry) for key, entry in stored["entries"].items()})
 
 
 @torch.no_grad()
-def encode(bundle: Bundle, batch: Tensor) -> Tensor:
-    """Features [N, tokens, width] of pixels [N, 3, S, S], N <= 8, without gradients.
+def encode(bundle: Bundle, batch: Sequence[Seen], given: Given = "features") -> list[Tensor]:
+    """Features or tokens [n, width] of up to 8 images, without gradients.
 
-    The batch is always filled up to the same size: an image's feature then never depends, not even in its last
-    bit, on what else happened to be missing.
+    Equal images make a batch that is always filled up to the same size, others are encoded one by one: an image's
+    feature then never depends, not even in its last bit, on what else happened to be missing.
     """
-    filled = torch.cat([batch, batch.new_zeros(BATCH - len(batch), *batch.shape[1:])])
-    return bundle.family.encode_images(bundle.model, filled)[: len(batch)]
+    if bundle.fixed:
+        blank = Seen(torch.zeros_like(batch[0].values), batch[0].grid)
+        return _encode(bundle, [*batch, *[blank] * (BATCH - len(batch))], given)[: len(batch)]
+    return [_encode(bundle, [seen], given)[0] for seen in batch]
 
 
-def tower_hash(bundle: Bundle) -> str:
-    """SHA-256 of the vision tower's weights, names and shapes."""
+def _encode(bundle: Bundle, batch: Sequence[Seen], given: Given) -> list[Tensor]:
+    grids = [seen.grid for seen in batch]
+    like = next(bundle.family.module(bundle.model, bundle.family.parts["vision"][0]).parameters())
+    values = [seen.values.to(like.device, like.dtype) for seen in batch]
+    made = bundle.family.encode_images(bundle.model, values, grids)
+    return bundle.family.connect(bundle.model, made, grids) if given == "tokens" else made
+
+
+def weights_hash(bundle: Bundle, part: str) -> str:
+    """SHA-256 of a part's weights, names and shapes."""
     mixed = hashlib.sha256()
-    for name in bundle.family.parts["vision"]:
-        tower: nn.Module = bundle.family.module(bundle.model, name)
-        for key, value in sorted(tower.state_dict().items()):
+    for name in bundle.family.parts[part]:
+        module: nn.Module = bundle.family.module(bundle.model, name)
+        for key, value in sorted(module.state_dict().items()):
             mixed.update(f"{key}{tuple(value.shape)}{value.dtype}".encode())
             mixed.update(value.detach().float().cpu().contiguous().numpy().tobytes())
     return mixed.hexdigest()
@@ -154,19 +204,95 @@ def tower_hash(bundle: Bundle) -> str:
 
 @dataclass
 class Pixels:
-    """Pixels of views, read anew each time: for towers that train."""
+    """Pixels of views, read anew each time: for towers that train, and where features would not fit."""
 
     bundle: Bundle
     root: Path
+    given: Given = "pixels"
 
-    def __call__(self, view: View) -> Tensor:
-        """Tower input [3, S, S] of a view."""
+    def of(self, bundle: Bundle) -> Pixels:
+        """The same for another model."""
+        return Pixels(bundle, self.root)
+
+    def __call__(self, view: View) -> Seen:
+        """Tower input of a view."""
         return pixels(self.bundle, self.root, view)
 
     def prepare(self, views: Sequence[View], *, what: str = "images") -> None:
         """Nothing is computed beforehand."""
 
 
-def looker(bundle: Bundle, root: Path, folder: Path, *, frozen: bool) -> Features | Pixels:
-    """What turns a view into a tensor: stored features of a frozen tower, or pixels."""
-    return Features(bundle, root, folder) if frozen else Pixels(bundle, root)
+Look = Features | Pixels
+
+
+def looker(
+    bundle: Bundle,
+    root: Path,
+    folder: Path,
+    views: Sequence[View],
+    frozen: Mapping[str, bool],
+    speed: Speed,
+) -> Look:
+    """What turns a view into a tensor, and what is kept of it: decided by what trains and what fits.
+
+    Args:
+        bundle: the model, before adapters.
+        root: data root of the images.
+        folder: where features are kept.
+        views: all views that will be shown, for the estimate of the size, which is printed.
+        frozen: whether nothing of `vision` and of `connector` trains.
+        speed: `cache` and its limit.
+
+    Raises:
+        ModelError: the recipe asks for what cannot be kept, or for more than the limit.
+    """
+    if speed.cache == "off" or not frozen["vision"]:
+        if speed.cache in ("before", "after"):
+            raise ModelError(
+                "features of a tower that trains cannot be kept", where="speed.cache", found=speed.cache,
+                expected="auto or off, or a frozen vision part",
+            )  # fmt: skip
+        return Pixels(bundle, root)
+    if speed.cache == "after" and not frozen["connector"]:
+        raise ModelError(
+            "tokens of a connector that trains cannot be kept", where="speed.cache",
+            found="after", expected="auto, before or off, or a frozen connector",
+        )  # fmt: skip
+    choices: dict[str, list[Given]] = {
+        "auto": ["tokens", "features"], "after": ["tokens"], "before": ["features"]
+    }  # fmt: skip
+    wanted: list[Given] = choices[speed.cache] if frozen["connector"] else ["features"]
+    sizes = {given: _size(bundle, root, views, given) for given in wanted}
+    for given, size in sizes.items():
+        if size <= speed.cache_gb * GIB:
+            print(
+                f"  {given} of {_count(views)} images: {size / GIB:.2f} GiB to keep in {folder.name}/ at most"
+            )
+            return Features(bundle, root, folder, given)
+    least = min(sizes.values()) / GIB
+    if speed.cache != "auto":
+        raise ModelError(
+            f"the {wanted[0]} of {_count(views)} images do not fit", where="speed.cache_gb",
+            found=f"{least:.1f} GiB", expected=f"at most {speed.cache_gb:g} GiB",
+            remedy="raise speed.cache_gb, or set speed.cache: auto",
+        )  # fmt: skip
+    print(f"  features are not kept: {least:.1f} GiB, more than speed.cache_gb = {speed.cache_gb:g}")
+    return Pixels(bundle, root)
+
+
+def _count(views: Sequence[View]) -> int:
+    """How many different pictures there are, degraded ones counted by record."""
+    return len({(v.image.sha256, str(v.degrade), v.record if v.degrade else "") for v in views})
+
+
+def _size(bundle: Bundle, root: Path, views: Sequence[View], given: Given) -> int:
+    """Bytes that all features take, if none is kept yet: from the sizes of the images alone."""
+    width = bundle.feature_width
+    if given == "tokens":
+        embeddings: nn.Module = bundle.model.get_input_embeddings()
+        width = bundle.token_width or embeddings.weight.shape[1]
+    if bundle.fixed:
+        return _count(views) * bundle.tokens_per_image * width * 4
+    grid = gridder(bundle, root)
+    different = {(v.image.sha256, str(v.degrade), v.record if v.degrade else ""): v.image for v in views}
+    return sum(len(bundle.words(grid(image))) for image in different.values()) * width * 4

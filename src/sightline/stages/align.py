@@ -1,126 +1,108 @@
-"""align: preference training from the parent merged, with a fresh adapter on top; the reference never drifts.
-
-Reference log-probabilities are computed once, before the first step, and stored under all that they depend on: a
-run that differs only in beta, loss or learning rate reads them instead.
-"""
+"""align: preference training from the parent merged, with a fresh adapter on top; the reference never drifts."""
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
+from collections.abc import Callable
 
-from torch.utils.data import DataLoader
-from tqdm import tqdm
+from torch import Tensor
 
 from .. import plugins
 from ..data import prepare
 from ..data.chat import Chat
-from ..data.collate import Pair, PairCollator
+from ..data.collate import PairCollator, Plan
 from ..data.rows import encode_pairs, select
-from ..losses.pairs import PairLoss
+from ..errors import RecipeError
+from ..images import degrade
+from ..losses.pairs import PairLogps, PairLoss
 from ..models import checkpoint, trainable
-from ..models.family import Bundle
-from ..models.features import Features, Pixels, looker
-from ..recipe import Align
-from ..runs import Run, canonical, digest, read_json, write_json
+from ..models.features import gridder, looker
+from ..recipe import Align, Model
+from ..runs import Run, write_json
 from ..train.fit import Job, fit
-from ..train.trainers import Answers, PairTrainer, reference_logps
+from ..train.reference import reference
+from ..train.trainers import Answers, PairTrainer
+from ..types import Degrade
 
-VERSION = 1
-Reference = dict[str, tuple[float, float]]
+VERSION = 2
 
 
 def run(run: Run, section: Align, seed: int) -> None:
     """Encode the pairs, find the reference's log-probabilities, train, save."""
-    data = prepare.load(run.parents[section.data])
-    parent = checkpoint.folder_of(run.parents[section.model])
-    bundle = checkpoint.load(parent)
-    chat = Chat.of(bundle)
-    pairs, aside = encode_pairs(select(data.preferences("train"), section.where), chat, section.max_tokens)
-    run.set_aside(aside, len(pairs), "pairs")
-    frozen = trainable.is_frozen(section.trainable, "vision")
-    look = looker(bundle, data.root, run.folder.parent / ".features", frozen=frozen)
-    look.prepare([v for p in pairs for v in p.views], what="images of pairs")
-
     plugin: PairLoss = plugins.load("losses", section.loss.name)
-    known: Reference = {}
-    if plugin.needs_reference:
-        known = reference(run, section, bundle, pairs, look, frozen=frozen)
+    third = third_image(section, plugin, seed)
+    data = prepare.load(run.parents[section.data])
+    if isinstance(section.model, Model):
+        parent, bundle = None, checkpoint.compose(section.model.model_dump(), seed)
+    else:
+        parent = checkpoint.folder_of(run.parents[section.model])
+        bundle = checkpoint.load(parent)
+    bundle.attend(section.speed.attention)
+    chat = Chat.of(bundle)
+    asked = select(data.preferences("train"), section.where)
+    pairs, aside = encode_pairs(asked, chat, section.max_tokens, third, gridder(bundle, data.root))
+    run.set_aside(aside, len(pairs), "pairs")
+    views = [v for p in pairs for v in p.views]
+    frozen = {part: trainable.is_frozen(section.trainable, part) for part in ("vision", "connector")}
+    look = looker(bundle, data.root, run.folder.parent / ".features", views, frozen, section.speed)
+    look.prepare(views, what="images of pairs")
+
+    apart = plugin.third == "imagined"
+    known = reference(run, section, bundle, pairs, look, apart=apart) if plugin.needs_reference else {}
     trained = trainable.apply(bundle, section.trainable, seed)
     trainable.silence(bundle.model)
     print(trainable.text(trainable.table(bundle, section.trainable)))
     job = Job(
-        answers=Answers(bundle, trained, frozen_features=frozen),
+        answers=Answers(bundle, trained, given=look.given),
         asked=section.trainable,
         rows=pairs,
         ids=[p.id for p in pairs],
-        collator=PairCollator(look, chat.pad, known),
+        collator=PairCollator(Plan.of(chat, look, section.speed), known, apart=apart),
         train=section.train,
         seed=seed,
     )
-    options = plugins.bind("losses", section.loss.name, section.loss.options)
-    curve = fit(run, job, PairTrainer, loss=partial(plugin.loss, **options))
+    free = section.reference == "none"
+    curve = fit(run, job, PairTrainer, loss=formula(section, plugin), reference_free=free)
     write_json(run.work / "curve.json", curve)
-    asked = section.model_dump(mode="json")["trainable"]
+    plan = section.model_dump(mode="json")["trainable"]
     home = run.folder / "model"
-    checkpoint.save(run.work / "model", bundle, trained, parent=parent, trained=asked, home=home)
+    checkpoint.save(run.work / "model", bundle, trained, parent=parent, trained=plan, home=home)
 
 
-def reference(
-    run: Run, section: Align, bundle: Bundle, pairs: list[Pair], look: Features | Pixels, *, frozen: bool
-) -> Reference:
-    """Reference log-probabilities, read where they are known and computed where not.
+def third_image(section: Align, plugin: PairLoss, seed: int) -> Degrade | None:
+    """The degraded image of a loss that wants a third answer.
 
-    Args:
-        run: the stage at work.
-        section: its recipe section.
-        bundle: the parent, merged, before any new adapter.
-        pairs: encoded pairs.
-        look: a view to features or pixels.
-        frozen: whether `look` gives features.
+    Raises:
+        RecipeError: the loss wants none, the kind swaps images, or the reference cannot score imagined answers.
     """
-    folder = run.folder.parent / ".references"
-    folder.mkdir(parents=True, exist_ok=True)
-    stored = folder / f"{reference_key(run, section, bundle, pairs, look)}.json"
-    if stored.exists():
-        run.event("reference", computed=0, known=len(pairs))
-        return {k: (v[0], v[1]) for k, v in read_json(stored).items()}
-    if section.reference == "base":
-        base = checkpoint.compose(bundle.base["model"], bundle.base["seed"])
-        look = looker(base, look.root, run.folder.parent / ".features", frozen=frozen)
-        look.prepare([v for p in pairs for v in p.views], what="images of pairs")
-        bundle = base
-    loader: Any = DataLoader(
-        pairs, batch_size=section.train.batch, collate_fn=PairCollator(look, Chat.of(bundle).pad, {})
-    )
-    answers = Answers(bundle, bundle.model, frozen_features=frozen)
-    found = reference_logps(answers, tqdm(loader, desc="  reference", unit="batch"), section.train.precision)
-    write_json(stored, found)
-    run.event("reference", computed=len(found), known=0)
-    return found
+    asked = section.loss.degrade
+    if not plugin.third:
+        if asked is not None:
+            raise RecipeError(
+                f"the loss '{section.loss.name}' shows no degraded image of its own", where="loss.degrade",
+                remedy="leave it out; `prefer` makes pairs with degraded images",
+            )  # fmt: skip
+        return None
+    if plugin.third == "imagined" and section.reference == "base":
+        raise RecipeError(
+            f"the loss '{section.loss.name}' asks the reference about tokens that are not known before the step",
+            where="reference", found="base", expected="parent or none",
+            remedy="only the parent is at hand in every step: it is the model with its adapter off",
+        )  # fmt: skip
+    kind, strength = (asked.kind, asked.strength) if asked else (plugin.degrade, 1.0)
+    if degrade.find(kind).swaps:
+        raise RecipeError(
+            f"'{kind}' shows another patient's image", where="loss.degrade.kind",
+            expected="a degradation of the pair's own image", remedy="make such pairs with `prefer`",
+        )  # fmt: skip
+    return Degrade(kind=kind, strength=strength, seed=seed)
 
 
-def reference_key(
-    run: Run, section: Align, bundle: Bundle, pairs: list[Pair], look: Features | Pixels
-) -> str:
-    """Everything that reference log-probabilities depend on, as one hash."""
-    model = canonical(bundle.base) if section.reference == "base" else fingerprint(run, section)
-    rows = [
-        canonical([p.id, row.encoded.ids, row.encoded.learned, [_image(look, v) for v in row.views]])
-        for p in pairs
-        for row in (p.chosen, p.rejected)
-    ]
-    batching = [section.train.precision, section.train.batch]
-    return digest(section.reference, model, canonical(batching), *rows)[:32]
+def formula(section: Align, plugin: PairLoss) -> Callable[[PairLogps], Tensor]:
+    """The loss with its options, and the supervised term where one is asked for."""
+    options = plugins.bind("losses", section.loss.name, section.loss.options)
 
+    def loss(logps: PairLogps) -> Tensor:
+        value = plugin.loss(logps, **options)
+        return value - section.loss.sft * logps.chosen_mean if section.loss.sft else value
 
-def fingerprint(run: Run, section: Align) -> str:
-    """The parent's saved model and those below it, as one hash."""
-    return digest(*checkpoint.fingerprints(checkpoint.folder_of(run.parents[section.model])))
-
-
-def _image(look: Features | Pixels, view: Any) -> str:
-    """What a view's tensor depends on."""
-    if isinstance(look, Features):
-        return look.key(view)
-    return canonical([view.image.sha256, str(view.degrade), view.record, look.bundle.preprocess.key()])
+    return loss

@@ -21,7 +21,7 @@ from ..images.degrade.swapped import partners
 from ..inference import Ledger, ask, in_precision, items, predictions
 from ..models import checkpoint
 from ..models.family import Bundle
-from ..models.features import Features
+from ..models.features import Features, gridder
 from ..recipe import Evaluate
 from ..runs import Run
 from ..types import Degrade, Prediction, Sample, View, to_plain
@@ -125,7 +125,8 @@ def _ask(
     exam: Exam, bundle: Bundle, look: Features, ledger: Ledger, image: str, samples: list[Sample]
 ) -> None:
     """Answer the samples and note each at once."""
-    todo = items(samples, Chat.of(bundle), view_of(image, exam.samples, exam.seed))
+    see = view_of(image, exam.samples, exam.seed)
+    todo = items(samples, Chat.of(bundle), see, gridder(bundle, exam.root))
     look.prepare([v for item in todo for v in item.views], what=f"{image} images")
     ask(
         bundle,

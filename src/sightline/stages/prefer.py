@@ -11,7 +11,7 @@ from ..data.store import write_preferences
 from ..errors import DataError
 from ..inference import Answer, Item, ask, in_precision, items
 from ..models import checkpoint
-from ..models.features import Features
+from ..models.features import Features, gridder
 from ..recipe import Generate, Prefer
 from ..runs import Run, digest, write_json
 from ..types import Degrade, Preference, Sample, View
@@ -67,7 +67,11 @@ def ask_for_hardest(
     bundle = checkpoint.load(place)
     look = Features(bundle, root, folder)
     chat = Chat.of(bundle)
-    todo = [i for i in items(samples, chat, lambda s, i: View(s.images[i], s.id)) if any(i.closed)]
+    todo = [
+        i
+        for i in items(samples, chat, lambda s, i: View(s.images[i], s.id), gridder(bundle, root))
+        if any(i.closed)
+    ]
     look.prepare([v for i in todo for v in i.views], what="images to ask about")
     found: dict[str, int] = {}
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from ..data import prepare
 from ..data.chat import Chat
-from ..data.collate import SupervisedCollator
+from ..data.collate import Plan, SupervisedCollator, together
 from ..data.rows import encode_samples, select
 from ..models import checkpoint, trainable
-from ..models.features import looker
+from ..models.features import gridder, looker
 from ..recipe import Model, Sft
 from ..runs import Run, write_json
 from ..train.fit import Job, fit
 from ..train.trainers import Answers, SupervisedTrainer
 
-VERSION = 1
+VERSION = 2
 
 
 def run(run: Run, section: Sft, seed: int) -> None:
@@ -25,22 +25,26 @@ def run(run: Run, section: Sft, seed: int) -> None:
     else:
         parent = checkpoint.folder_of(run.parents[section.model])
         bundle = checkpoint.load(parent)
+    bundle.attend(section.speed.attention)
     trained = trainable.apply(bundle, section.trainable, seed)
     print(trainable.text(trainable.table(bundle, section.trainable)))
 
     chat = Chat.of(bundle)
-    rows, aside = encode_samples(select(data.samples("train"), section.where), chat, section.max_tokens)
+    grid = gridder(bundle, data.root)
+    rows, aside = encode_samples(select(data.samples("train"), section.where), chat, section.max_tokens, grid)
     run.set_aside(aside, len(rows), "samples")
-    frozen = trainable.is_frozen(section.trainable, "vision")
-    look = looker(bundle, data.root, run.folder.parent / ".features", frozen=frozen)
-    look.prepare([v for r in rows for v in r.views], what="training images")
+    views = [v for r in rows for v in r.views]
+    frozen = {part: trainable.is_frozen(section.trainable, part) for part in ("vision", "connector")}
+    look = looker(bundle, data.root, run.folder.parent / ".features", views, frozen, section.speed)
+    look.prepare(views, what="training images")
 
+    groups = together(rows, section.together, seed)
     job = Job(
-        answers=Answers(bundle, trained, frozen_features=frozen),
+        answers=Answers(bundle, trained, given=look.given),
         asked=section.trainable,
-        rows=rows,
-        ids=[r.id for r in rows],
-        collator=SupervisedCollator(look, chat.pad),
+        rows=groups,
+        ids=[g.id for g in groups],
+        collator=SupervisedCollator(Plan.of(chat, look, section.speed)),
         train=section.train,
         seed=seed,
     )

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,10 @@ from transformers import Trainer
 
 from .. import runs
 from ..errors import NonFinite
-from ..losses.pairs import IGNORE, PairLogps, token_logps
+from ..losses.logps import IGNORE, POSITIONS, token_logps
+from ..losses.pairs import PairLogps
 from ..models import checkpoint
-from ..models.family import Bundle
+from ..models.family import Bundle, Given
 
 SHOWN = 8
 
@@ -31,20 +34,46 @@ class Answers(nn.Module):
     Args:
         bundle: the model.
         trained: what `trainable.apply` returned (PEFT's wrapper or the bare model).
-        frozen_features: whether `images` holds features of a frozen tower or pixels.
+        given: what a batch's `images` hold: pixels, features of the tower, or connected tokens.
     """
 
-    def __init__(self, bundle: Bundle, trained: nn.Module, *, frozen_features: bool) -> None:
+    def __init__(self, bundle: Bundle, trained: nn.Module, *, given: Given) -> None:
         super().__init__()
         self.trained = trained
         self.bundle = bundle
-        self.frozen_features = frozen_features
+        self.given: Given = given
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, images: Tensor) -> Tensor:
-        """Log-probability of each learned token, zero elsewhere. [B, T - 1] float32."""
-        batch = {"input_ids": input_ids, "attention_mask": attention_mask, "images": images}
-        states = self.bundle.forward(batch, frozen_features=self.frozen_features)
-        return token_logps(states, labels, lambda h: self.bundle.family.head(self.bundle.model, h))
+    def forward(self, batch: dict[str, Any]) -> Tensor:
+        """Summed log-probability of each answer. [answers] float32."""
+        states = self.bundle.forward(batch, given=self.given)
+        logps = token_logps(states, batch["labels"], self.bundle.head, batch["source"])
+        return per_answer(logps, batch)
+
+    @torch.no_grad()
+    def imagine(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The same batch with the model's own likeliest token in the place of every learned one."""
+        states = self.bundle.forward(batch, given=self.given)
+        learned = batch["labels"] != IGNORE
+        rows, _ = learned.nonzero(as_tuple=True)
+        seen = states[rows, batch["source"][learned]]  # [n, width]
+        likeliest = torch.cat([self.bundle.head(piece).argmax(-1) for piece in seen.split(POSITIONS)])
+        return {**batch, "labels": batch["labels"].masked_scatter(learned, likeliest)}
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Any = None, **asked: Any) -> None:
+        """Compute the language model's layers again in the backward pass; the tower is left alone.
+
+        Called by the Trainer under `train.extra: {gradient_checkpointing: true}`.
+        """
+        language: Any = self.bundle.family.language(self.bundle.model)
+        how = {"use_reentrant": False} | (gradient_checkpointing_kwargs or {})
+        language.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how, **asked)
+
+    @contextmanager
+    def adapters_off(self) -> Iterator[None]:
+        """The model that the adapters started from: the parent, exactly."""
+        trained: Any = self.trained
+        with trained.disable_adapter():
+            yield
 
 
 class AtomicTrainer(Trainer):
@@ -110,10 +139,6 @@ class AtomicTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         checkpoint.read_weights(Path(resume_from_checkpoint), self.answers.bundle, self.answers.trained)
 
-    def _logps(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
-        names = ("input_ids", "attention_mask", "labels", "images")
-        return model(**{n: inputs[n] for n in names}).float()
-
     def _finite(self, loss: Tensor, inputs: dict[str, Any]) -> Tensor:
         """Stop within the step, and name its records, where the loss is not a number.
 
@@ -165,24 +190,28 @@ class SupervisedTrainer(AtomicTrainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """Negative mean log-probability; under accumulation, the mean over the whole step's tokens."""
-        total = -self._logps(model, inputs).sum()
+        total = -model(inputs).sum()
         count = num_items_in_batch
         if count is None:
-            count = (inputs["labels"][:, 1:] != IGNORE).sum()
+            count = (inputs["labels"] != IGNORE).sum()
         loss = self._finite(total / count, inputs)
         return (loss, {}) if return_outputs else loss
 
 
 class PairTrainer(AtomicTrainer):
-    """A pair loss on two rows per pair. Reference log-probabilities come with the batch.
+    """A pair loss over one pass per pair. Reference log-probabilities come with the batch.
 
     Args:
         loss: logps -> [pairs].
+        reference_free: take an imagined answer's reference log-probabilities as 0.
     """
 
-    def __init__(self, *args: Any, loss: Callable[[PairLogps], Tensor], **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, loss: Callable[[PairLogps], Tensor], reference_free: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.pair_loss = loss
+        self.reference_free = reference_free
         self.rewards: dict[str, list[float]] = {}
 
     def compute_loss(
@@ -193,17 +222,32 @@ class PairTrainer(AtomicTrainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """Mean pair loss; notes how far chosen and rejected have moved from the reference."""
-        pairs = pair_logps(self._logps(model, inputs), inputs)
+        pairs = pair_logps(model(inputs), inputs)
+        if "third" in inputs:
+            pairs = self._imagined(model, pairs, inputs["third"])
         loss = self._finite(self.pair_loss(pairs).mean(), inputs)
         self._note(pairs)
         return (loss, {}) if return_outputs else loss
 
+    def _imagined(self, model: nn.Module, pairs: PairLogps, batch: dict[str, Any]) -> PairLogps:
+        """Add what the policy would have said under the degraded images, and what the reference thinks of it.
+
+        The tokens are the policy's of this step, so their reference cannot be stored.
+        """
+        with self.accelerator.autocast():
+            imagined = self.answers.imagine(batch)
+        third = model(imagined)
+        if self.reference_free:
+            return replace(pairs, third=third, third_reference=torch.zeros_like(third))
+        with torch.no_grad(), self.answers.adapters_off():
+            return replace(pairs, third=third, third_reference=self.answers(imagined))
+
     def _note(self, pairs: PairLogps) -> None:
-        """Log-ratios to the reference, in nats, averaged until the next log line."""
-        if pairs.chosen_reference is None or pairs.rejected_reference is None:
-            return
-        chosen = (pairs.chosen - pairs.chosen_reference).detach()
-        rejected = (pairs.rejected - pairs.rejected_reference).detach()
+        """Log-ratios to the reference in nats, or means per token without one, averaged until the next log line."""
+        if pairs.chosen_reference is None:
+            chosen, rejected = pairs.chosen_mean.detach(), pairs.rejected_mean.detach()
+        else:
+            chosen, rejected = pairs.chosen_ratio.detach(), pairs.rejected_ratio.detach()
         values = {
             "chosen": chosen.mean(), "rejected": rejected.mean(), "margin": (chosen - rejected).mean(),
             "accuracy": (chosen > rejected).float().mean(),
@@ -219,49 +263,39 @@ class PairTrainer(AtomicTrainer):
         super().log(logs, *args, **kwargs)
 
 
-def pair_logps(logps: Tensor, inputs: dict[str, Any]) -> PairLogps:
-    """Split a batch of [chosen; rejected] rows into summed log-probabilities.
+def per_answer(values: Tensor, batch: dict[str, Any]) -> Tensor:
+    """Sums of per-token values over each answer's learned tokens.
 
     Args:
-        logps: [2 * pairs, T - 1].
-        inputs: with `labels` [2 * pairs, T] and, where known, `reference` [2, pairs].
-    """
-    sums = logps.sum(-1)
-    lengths = (inputs["labels"][:, 1:] != IGNORE).sum(-1)
-    half = len(sums) // 2
-    reference = inputs.get("reference")
-    if reference is not None:
-        reference = reference.to(sums.dtype)
-    return PairLogps(
-        chosen=sums[:half],
-        rejected=sums[half:],
-        chosen_reference=None if reference is None else reference[0],
-        rejected_reference=None if reference is None else reference[1],
-        chosen_length=lengths[:half],
-        rejected_length=lengths[half:],
-    )
-
-
-@torch.no_grad()
-def reference_logps(answers: Answers, batches: Any, precision: str) -> dict[str, tuple[float, float]]:
-    """Summed log-probabilities of every pair under the model as it is.
-
-    Args:
-        answers: the reference.
-        batches: collated pairs, with a progress bar around them.
-        precision: `float32` or `bfloat16`, as training will use.
+        values: [B, T].
+        batch: with `labels` and `answer` [B, T] and the number of `answers`.
 
     Returns:
-        pair id -> (chosen, rejected) in nats.
+        [answers].
     """
-    device = next(answers.parameters()).device
-    found: dict[str, tuple[float, float]] = {}
-    answers.eval()
-    for batch in batches:
-        inputs = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
-            logps = answers(**{n: inputs[n] for n in ("input_ids", "attention_mask", "labels", "images")})
-        pairs = pair_logps(logps.float(), inputs)
-        for i, record in enumerate(inputs["ids"]):
-            found[record] = (float(pairs.chosen[i]), float(pairs.rejected[i]))
-    return found
+    learned = batch["labels"] != IGNORE
+    return values.new_zeros(batch["answers"]).index_add(0, batch["answer"][learned], values[learned])
+
+
+def pair_logps(sums: Tensor, batch: dict[str, Any]) -> PairLogps:
+    """A batch's answers, chosen ones first, as pairs.
+
+    Args:
+        sums: [2 * pairs], or [3 * pairs] with third answers; summed log-probabilities.
+        batch: of `PairCollator`; `reference` [2 or 3, pairs] where it is known.
+    """
+    count = len(batch["ids"])
+    lengths = per_answer((batch["labels"] != IGNORE).to(sums.dtype), batch).split(count)
+    known = batch.get("reference")
+    references = [None] * 3 if known is None else [*known.to(sums.dtype), None]
+    answers = [*sums.split(count), None]
+    return PairLogps(
+        chosen=answers[0],
+        rejected=answers[1],
+        chosen_reference=references[0],
+        rejected_reference=references[1],
+        chosen_length=lengths[0],
+        rejected_length=lengths[1],
+        third=answers[2],
+        third_reference=references[2],
+    )

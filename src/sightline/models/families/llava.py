@@ -26,7 +26,7 @@ from transformers import (
 from ...errors import ModelError
 from ...images.transforms import Preprocess
 from .. import kit
-from ..family import Bundle, Family
+from ..family import Bundle, Family, Grid
 from ..parts import efficientnet_lite
 
 assert efficientnet_lite.PART.slot == "vision"  # importing it registers the kit's tower with AutoModel
@@ -185,7 +185,8 @@ def _bundle(
 ) -> Bundle:
     model.eval()
     with torch.no_grad():
-        tokens = encode_images(model, torch.zeros(1, 3, preprocess.size, preprocess.size)).shape[1]
+        blank = torch.zeros(3, preprocess.size, preprocess.size)
+        tokens, width = encode_images(model, [blank], [()])[0].shape
     return Bundle(
         family=FAMILY,
         model=model,
@@ -193,51 +194,42 @@ def _bundle(
         preprocess=preprocess,
         image_token=model.config.image_token_index,
         tokens_per_image=tokens,
+        feature_width=width,
         base={"model": dict(section), "seed": seed},
         system=section.get("system", ""),
     )
 
 
-def encode_images(model: nn.Module, pixels: Tensor) -> Tensor:
+def encode_images(model: nn.Module, images: list[Tensor], grids: list[Grid]) -> list[Tensor]:
     """Tokens of the tower's chosen layer, before the connector.
 
     Args:
         model: the LLaVA.
-        pixels: [N, 3, H, W].
+        images: [3, S, S] each.
+        grids: not needed: every image is one square.
 
     Returns:
-        [N, tokens, width].
+        [tokens, width] each.
     """
     config = model.config
-    states = model.model.vision_tower(pixels, output_hidden_states=True, return_dict=True).hidden_states
+    states = model.model.vision_tower(
+        torch.stack(images), output_hidden_states=True, return_dict=True
+    ).hidden_states
     layers = config.vision_feature_layer
     chosen = [states[i] for i in ([layers] if isinstance(layers, int) else layers)]
     if config.vision_feature_select_strategy == "default":
         chosen = [c[:, 1:] for c in chosen]  # drops the class token
-    return torch.cat(chosen, dim=-1)
+    return list(torch.cat(chosen, dim=-1).unbind())
 
 
-def connect(model: nn.Module, features: Tensor) -> Tensor:
-    """[N, tokens, width] -> [N, tokens, hidden]."""
-    return model.model.multi_modal_projector(features)
+def connect(model: nn.Module, features: list[Tensor], grids: list[Grid]) -> list[Tensor]:
+    """[tokens, width] -> [tokens, hidden] of each image."""
+    return list(model.model.multi_modal_projector(torch.stack(features)).unbind())
 
 
-def splice(model: nn.Module, input_ids: Tensor, connected: Tensor) -> Tensor:
-    """Word embeddings with image tokens replaced, in reading order.
-
-    Raises:
-        ModelError: places and tokens differ in number.
-    """
-    embeds = model.get_input_embeddings()(input_ids)
-    places = input_ids == model.config.image_token_index
-    count = int(places.sum())
-    if count != connected.shape[0] * connected.shape[1]:
-        raise ModelError(
-            "image places and image tokens do not match", found=f"{count} places",
-            expected=f"{connected.shape[0]} images x {connected.shape[1]} tokens",
-        )  # fmt: skip
-    flat = connected.reshape(-1, connected.shape[-1]).to(embeds.dtype)
-    return embeds.masked_scatter(places.unsqueeze(-1), flat)
+def layer(model: nn.Module) -> str:
+    """Which layer of the tower, and whether without its class token."""
+    return f"{model.config.vision_feature_layer}/{model.config.vision_feature_select_strategy}"
 
 
 def hidden(model: nn.Module, inputs_embeds: Tensor, **kwargs: Any) -> Any:
@@ -245,9 +237,9 @@ def hidden(model: nn.Module, inputs_embeds: Tensor, **kwargs: Any) -> Any:
     return model.model.language_model(inputs_embeds=inputs_embeds, **kwargs)
 
 
-def head(model: nn.Module, states: Tensor) -> Tensor:
-    """Hidden states to logits."""
-    return model.lm_head(states)
+def head(model: nn.Module) -> nn.Module:
+    """The layer from hidden states to logits."""
+    return model.lm_head
 
 
 FAMILY = Family(
@@ -261,8 +253,8 @@ FAMILY = Family(
     compose=compose,
     encode_images=encode_images,
     connect=connect,
-    splice=splice,
     hidden=hidden,
+    layer=layer,
     head=head,
     cannot=("volumes", "several images of different sizes"),
 )

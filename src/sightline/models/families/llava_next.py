@@ -1,0 +1,171 @@
+"""LLaVA-NeXT (LLaVA-1.6): the picture as a whole and in up to four tiles of full resolution.
+
+Liu et al. 2024 (llava-vl.github.io/blog/2024-01-30-llava-next); code: `LlavaNextForConditionalGeneration` of
+transformers, opened from its folder. The tiles follow the image's shape; what the padding of the best grid holds is
+cut away, and every line of tiles ends in a learned `image_newline`, so the number of tokens depends on the size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AutoImageProcessor, AutoTokenizer, LlavaNextForConditionalGeneration
+from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
+
+from ...errors import ModelError
+from ...images.transforms import eight_bits
+from ..family import Bundle, Family, Grid
+from .llava import head, hidden, layer, part_folder
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """One image to its tiles, by the checkpoint's own image processor.
+
+    Args:
+        processor: a `LlavaNextImageProcessor`.
+    """
+
+    processor: Any
+
+    def __call__(self, image: np.ndarray) -> Tensor:
+        """Pixels [H, W, 3] in [0, 1] -> [tiles, 3, S, S], the whole picture first; in 8 bits."""
+        made = self.processor(
+            images=eight_bits(image), return_tensors="pt", input_data_format="channels_last"
+        )
+        return made["pixel_values"][0].float()
+
+    def grid(self, height: int, width: int) -> Grid:
+        """The size itself: the tiles follow from it."""
+        return (height, width)
+
+    def key(self) -> str:
+        """Changes with any setting of the processor."""
+        text = json.dumps(["llava_next.1", self.processor.to_dict()], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def compose(section: Mapping[str, Any], seed: int) -> Bundle:
+    """Open a stock LLaVA-NeXT folder (`path`).
+
+    Raises:
+        ModelError: no path, no complete LLaVA-NeXT, or a tower whose class token cannot be dropped.
+    """
+    if not section.get("path"):
+        raise ModelError(
+            "a LLaVA-NeXT is opened, not composed from parts", where="model.path", found="no path",
+            expected="a folder with config.json, safetensors, tokenizer and processor",
+        )  # fmt: skip
+    place = part_folder(str(Path(section["path"])))
+    model, info = LlavaNextForConditionalGeneration.from_pretrained(
+        place, dtype=torch.float32, local_files_only=True, output_loading_info=True
+    )
+    if info["missing_keys"] or info["unexpected_keys"]:
+        raise ModelError(
+            f"'{place}' is not a complete LLaVA-NeXT", where=f"missing {sorted(info['missing_keys'])[:5]}",
+            found=f"unexpected {sorted(info['unexpected_keys'])[:5]}",
+        )  # fmt: skip
+    tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
+    tiles = Tiles(AutoImageProcessor.from_pretrained(place, local_files_only=True))
+    model.eval()
+    made = Bundle(
+        family=FAMILY,
+        model=model,
+        tokenizer=tokenizer,
+        preprocess=tiles,
+        image_token=model.config.image_token_id,
+        tokens_per_image=0,
+        base={"model": dict(section), "seed": seed},
+        system=section.get("system", ""),
+        fixed=False,
+    )
+    largest = max(model.config.image_grid_pinpoints, key=lambda size: size[0] * size[1])
+    made.tokens_per_image = len(words(made, tuple(largest)))
+    layers = model.config.vision_feature_layer
+    made.feature_width = model.config.vision_config.hidden_size * (
+        1 if isinstance(layers, int) else len(layers)
+    )
+    return made
+
+
+def words(bundle: Bundle, grid: Grid) -> tuple[int, ...]:
+    """The image token as often as the model makes tokens of an image of this height and width.
+
+    Counted on a tensor without values, by the function that cuts the padding off in the model.
+    """
+    config = bundle.model.config
+    side = config.vision_config.image_size // config.vision_config.patch_size
+    rows, columns = _tiles(bundle.model, grid)
+    whole = torch.empty(1, rows * side, columns * side, device="meta")
+    _, height, width = unpad_image(whole, grid).shape
+    return (bundle.image_token,) * (side * side + height * (width + 1))
+
+
+def _tiles(model: nn.Module, grid: Grid) -> tuple[int, int]:
+    """Rows and columns of tiles for an image of this height and width."""
+    config: Any = model.config
+    rows, columns = get_anyres_image_grid_shape(
+        grid, config.image_grid_pinpoints, config.vision_config.image_size
+    )
+    return int(rows), int(columns)
+
+
+def encode_images(model: nn.Module, images: list[Tensor], grids: list[Grid]) -> list[Tensor]:
+    """Tokens of the tower's chosen layer for every tile.
+
+    Args:
+        model: the LLaVA-NeXT.
+        images: [tiles, 3, S, S] each.
+        grids: (height, width) each.
+
+    Returns:
+        [tiles, tokens, width] each.
+    """
+    config: Any = model.config
+    tower: Any = model.get_submodule("model.vision_tower")
+    states = tower(torch.cat(images), output_hidden_states=True, return_dict=True).hidden_states
+    layers = config.vision_feature_layer
+    chosen = [states[i] for i in ([layers] if isinstance(layers, int) else layers)]
+    if config.vision_feature_select_strategy == "default":
+        chosen = [c[:, 1:] for c in chosen]
+    return list(torch.cat(chosen, dim=-1).split([len(image) for image in images]))
+
+
+def connect(model: nn.Module, features: list[Tensor], grids: list[Grid]) -> list[Tensor]:
+    """[tiles, tokens, width] -> [tokens, hidden] of each image: joined, cut and with ends of lines."""
+    inner: Any = model.get_submodule("model")
+    made = inner.multi_modal_projector(torch.cat(features))
+    packed, _ = inner.pack_image_features(
+        list(made.split([len(f) for f in features])),
+        torch.tensor([list(grid) for grid in grids]),
+        vision_feature_select_strategy=inner.config.vision_feature_select_strategy,
+        image_newline=inner.image_newline,
+    )
+    return list(packed)
+
+
+FAMILY = Family(
+    name="llava_next",
+    parts={
+        "vision": ("model.vision_tower",),
+        "connector": ("model.multi_modal_projector",),
+        "language": ("model.language_model", "lm_head"),
+    },
+    placement="front",
+    compose=compose,
+    encode_images=encode_images,
+    connect=connect,
+    hidden=hidden,
+    head=head,
+    words=words,
+    layer=layer,
+    cannot=("volumes", "composition from parts", "training of image_newline"),
+)
