@@ -167,8 +167,8 @@ def vision_share(like: TrlLike, work: dict[str, int], places: Sequence[int]) -> 
             raise SystemExit("TRL's way, rewritten, does not do TRL's work")
     bundle, batch = like.own.bundle, like.collate(places)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        shown = batch["images"][batch["shown"]]
-        bundle.family.connect(bundle.model, bundle.family.encode_images(bundle.model, shown))
+        order = batch["shown"].tolist()
+        bundle.tokens([batch["images"][i] for i in order], [batch["grids"][i] for i in order], "pixels")
     return (2 * counter.get_total_flops() + whole - frozen) / work[like.name]
 
 

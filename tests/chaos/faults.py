@@ -162,7 +162,8 @@ class BadImage:
         plain = Pixels.__call__
 
         def look(self: Any, view: Any) -> Any:
-            return plain(self, view) * (float("nan") if view.record == self_record else 1.0)
+            seen = plain(self, view)
+            return replace(seen, values=seen.values * float("nan")) if view.record == self_record else seen
 
         self_record = self.record
         Pixels.__call__ = look
@@ -176,15 +177,23 @@ class BadGradient:
     factor: float
 
     def install(self) -> None:
-        from sightline.train.trainers import AtomicTrainer
-
-        plain = AtomicTrainer._logps
-
-        def logps(self: Any, model: Any, inputs: Any) -> Any:
-            found = plain(self, model, inputs)
-            if self.state.global_step + 1 == step:
-                found.register_hook(lambda grad: grad * factor)
-            return found
+        from sightline.train.trainers import PairTrainer, SupervisedTrainer
 
         step, factor = self.step, self.factor
-        AtomicTrainer._logps = logps
+
+        def spoil(trainer: Any) -> None:
+            plain = trainer.compute_loss
+
+            def compute(self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+                def hooked(batch: Any) -> Any:
+                    found = model(batch)
+                    if self.state.global_step + 1 == step:
+                        found.register_hook(lambda grad: grad * factor)
+                    return found
+
+                return plain(self, hooked, inputs, *args, **kwargs)
+
+            trainer.compute_loss = compute
+
+        spoil(SupervisedTrainer)
+        spoil(PairTrainer)

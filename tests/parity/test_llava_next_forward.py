@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import models
 import models_llava_next
+from sightline import runs
+from sightline.data.chat import Chat
 from sightline.errors import ModelError
+from sightline.inference import ask, items
 from sightline.models import checkpoint
 from sightline.models.family import Bundle
+from sightline.models.features import Features, gridder
+from sightline.recipe import Generate
+from sightline.types import ImageRef, View
 
 SIZES = [(28, 28), (40, 90), (90, 31), (200, 210), (33, 140)]  # height, width
 
@@ -71,3 +80,23 @@ def test_the_number_of_words_follows_the_size(made: Bundle) -> None:
 def test_parts_are_refused() -> None:
     with pytest.raises(ModelError, match="opened, not composed"):
         checkpoint.compose({"family": "llava_next", "path": None}, 0)
+
+
+def test_answers_equal_the_stock_model_s_greedy_ones(made: Bundle, tmp_path: Path) -> None:
+    Image.fromarray(picture(40, 90)).save(tmp_path / "a.png")
+    ref = ImageRef(path="a.png", sha256=runs.hash_file(tmp_path / "a.png"))
+    sample = models.sample("s", [("What is shown?", "nothing")], [ref])
+    (item,) = items([sample], Chat.of(made), lambda s, i: View(s.images[i], s.id), gridder(made, tmp_path))
+    look = Features(made, tmp_path, tmp_path / "kept")
+    look.prepare(item.views)
+    told: list[str] = []
+    ask(made, [item], look, Generate(max_new_tokens=6), lambda item, answers: told.append(answers[0].text))
+    prompt = torch.tensor([item.encoded.ids[: item.encoded.turns[0].start]])
+    tiles = made.preprocess(picture(40, 90).astype(np.float32) / 255)
+    with torch.no_grad():
+        stock = made.model.generate(
+            input_ids=prompt, attention_mask=torch.ones_like(prompt), pixel_values=tiles[None],
+            image_sizes=torch.tensor([[40, 90]]), max_new_tokens=6, do_sample=False,
+        )  # fmt: skip
+    assert told == [made.tokenizer.decode(stock[0, prompt.shape[1] :], skip_special_tokens=True).strip()]
+    assert told[0]
