@@ -10,6 +10,8 @@ import pytest
 
 import models
 from sightline import recipe, stages
+from sightline.data import prepare
+from sightline.errors import RunError
 from sightline.models import checkpoint
 
 IMAGES = ["clean", "noise", "black", "swapped"]
@@ -127,3 +129,31 @@ def test_another_beta_runs_what_depends_on_it(life: tuple[Path, dict[str, Any], 
     ]  # fmt: skip
     assert "aligned: align" in said
     assert "evaluate: evaluate" in said
+
+
+def test_where_chooses_what_is_asked(life: tuple[Path, dict[str, Any], list[str]]) -> None:
+    root, own, _ = life
+    data = prepare.load(root / "life" / "data")
+    views = {s.attributes["severity_effusion_left"] for s in data.samples("test")}
+    assert len(views) >= 1
+    chosen = sorted(views)[0]
+    wanted = {s.id for s in data.samples("test") if s.attributes["severity_effusion_left"] == chosen}
+    some = {
+        **own["stages"]["evaluate"],
+        "where": {"severity_effusion_left": [chosen, "nobody"]},
+        "models": ["taught"],
+    }
+    stages.execute(
+        recipe.check({**own, "stages": {**own["stages"], "some": some}}, "test"), root, say=lambda _: None
+    )
+    lines = (
+        (root / "life" / "some" / "predictions" / "taught-clean.jsonl")
+        .read_text(encoding="utf-8")
+        .splitlines()
+    )
+    assert {json.loads(line)["sample"] for line in lines} == wanted
+    none = {**some, "where": {"severity_effusion_left": "nobody"}}
+    with pytest.raises(RunError, match="there is nothing to ask"):
+        stages.execute(
+            recipe.check({**own, "stages": {**own["stages"], "none": none}}, "test"), root, say=lambda _: None
+        )

@@ -38,6 +38,8 @@ def test_select_reads_attributes_and_the_kind_of_a_pair() -> None:
     assert select([old, new], {"sex": "F"}) == [old]
     assert select([old, new], {"sex": "F", "site": "y"}) == []
     assert select([old, new], {}) == [old, new]
+    assert select([old, new], {"sex": ("M", "F")}) == [old, new]
+    assert select([old, new], {"sex": ["F", "X"], "site": "x"}) == [old]
     other = pair(why="degraded", rejected="Yes", rejected_images=Degrade(kind="black"))
     assert select([pair(), other], {"kind": "degraded"}) == [other]
     assert select([pair(), other], {"sex": "F"}) == []
