@@ -16,7 +16,9 @@ from torch import Tensor
 
 import models
 import models_gemma3
+import models_idefics3
 import models_llava_next
+import models_mllama
 import models_qwen
 from sightline.data.chat import Chat
 from sightline.data.collate import PairCollator, Plan
@@ -39,6 +41,9 @@ FAMILIES: dict[str, Callable[[Path], Bundle]] = {
     "llava": models.bundle,
     "llava_next": models_llava_next.bundle,
     "gemma3": models_gemma3.bundle,
+    "mllama": models_mllama.bundle,
+    "idefics3": models_idefics3.idefics3,
+    "smolvlm": models_idefics3.smolvlm,
     "qwen2_5_vl": models_qwen.qwen2_5_vl,
     "qwen3_vl": models_qwen.qwen3_vl,
 }

@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
+from jinja2 import TemplateError
+
 from ..errors import DataError
 from ..types import Message
 
@@ -75,6 +77,8 @@ class Chat:
             image token.
         around: texts in front of and behind every image. They are read as one with the texts beside them: one
             line break in front of two may be one token, not two.
+        opening: what the template writes last before a message, such as a blank. It is read as one with the
+            message's first text (" Yes" may be one token) and left out before an image.
     """
 
     tokenizer: Any
@@ -84,6 +88,7 @@ class Chat:
     system: str = ""
     words: Callable[[tuple[int, ...]], tuple[int, ...]] | None = None
     around: tuple[str, str] = ("", "")
+    opening: str = ""
 
     @classmethod
     def of(cls, model: Speaks) -> Chat:
@@ -95,6 +100,7 @@ class Chat:
             system=model.system,
             words=model.words,
             around=model.family.around,
+            opening=model.family.opening,
         )
 
     @property
@@ -127,7 +133,7 @@ class Chat:
             DataError: the template drops or reorders a message, or ends an answer without an end token.
         """
         messages = self._placed(messages)
-        pieces = self._render(messages, prompt)
+        pieces, messages = self._opened(self._render(messages, prompt), messages)
         ids: list[int] = []
         learned: list[bool] = []
         images: list[int] = []
@@ -149,13 +155,32 @@ class Chat:
                 if isinstance(part, int):
                     images.append(part)
                     ids += self.image(grids[part] if grids else ())
+                    learned += [False] * (len(ids) - len(learned))  # a head may not even know its token
                 else:
                     ids += self._ids(part, special=False)
-            learned += [speaks] * (len(ids) - start)
+                    learned += [speaks] * (len(ids) - len(learned))
             if speaks:
                 turns.append(Turn(start, len(ids), piece))
                 open_answer = True
         return Encoded(tuple(ids), tuple(learned), tuple(images), tuple(turns))
+
+    def _opened(
+        self, pieces: list[str | int], messages: list[Message]
+    ) -> tuple[list[str | int], list[Message]]:
+        """Pieces and messages, with what opens a message taken from the template's piece to the text."""
+        if not self.opening:
+            return pieces, messages
+        pieces, messages = list(pieces), list(messages)
+        for at in range(1, len(pieces), 2):  # a piece, a message, a piece, ...
+            piece, number = str(pieces[at - 1]), int(pieces[at])
+            first, rest = messages[number].parts[:1], messages[number].parts[1:]
+            if not piece.endswith(self.opening):
+                continue
+            pieces[at - 1] = piece.removesuffix(self.opening)
+            if not (first and isinstance(first[0], int)):
+                text = self.opening + "".join(map(str, first))
+                messages[number] = replace(messages[number], parts=(text, *rest))
+        return pieces, messages
 
     def _beside(self, parts: Sequence[int | str]) -> list[int | str]:
         """A message's parts, with what stands around images in the texts; what opens it is the template's."""
@@ -192,7 +217,13 @@ class Chat:
     def _render(self, messages: Sequence[Message], prompt: bool) -> list[str | int]:
         """The template's own pieces, and between them the numbers of the messages."""
         plain = [{"role": m.role, "content": f"{OPEN}{i}{CLOSE}"} for i, m in enumerate(messages)]
-        text = self.tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=prompt)
+        shows = any(isinstance(p, int) for m in messages for p in m.parts)
+        try:  # images are not written by the template, but some templates write another opening for them
+            text = self.tokenizer.apply_chat_template(
+                plain, tokenize=False, add_generation_prompt=prompt, shows_images=shows
+            )
+        except TemplateError as error:
+            raise DataError("the chat template refuses this conversation", found=str(error)) from None
         found = MARK.split(text)
         pieces = [int(p) if i % 2 else p for i, p in enumerate(found)]
         numbers = [p for p in pieces if isinstance(p, int)]

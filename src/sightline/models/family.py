@@ -50,6 +50,10 @@ class Family:
         words: (bundle, grid) -> ids that stand for one image; those equal to the image token are filled with
             its tokens in order. None: the image token, `tokens_per_image` times.
         around: texts in front of and behind an image, read as one with the texts that stand there.
+        beside: an image's tokens do not stand in the row: one image token marks its place and keeps its own
+            embedding, and `tell` hands the tokens on.
+        opening: what the chat template writes last before a message, read as one with the message's first text
+            and left out before an image.
         tell: (bundle, batch, tokens, grids, dtype) -> further arguments of `hidden` for the images shown, in
             reading order: mask, positions and what else the family needs. None: `pairpass.arrange`.
         layer: model -> which features of the tower are taken, for the keys of caches.
@@ -66,6 +70,8 @@ class Family:
     head: Callable[[nn.Module], Callable[[Tensor], Tensor]]
     words: Callable[[Bundle, Grid], tuple[int, ...]] | None = None
     around: tuple[str, str] = ("", "")
+    opening: str = ""
+    beside: bool = False
     tell: (
         Callable[[Bundle, Mapping[str, Any], list[Tensor], list[Grid], torch.dtype], dict[str, Any]] | None
     ) = None
@@ -163,7 +169,7 @@ class Bundle:
         return made if given == "tokens" else self.family.connect(self.model, made, grids)
 
     def embed(self, input_ids: Tensor, tokens: Sequence[Tensor]) -> Tensor:
-        """Word embeddings [B, T, hidden] with image places filled, in reading order.
+        """Word embeddings [B, T, hidden] with image places filled, in reading order, unless tokens stand beside.
 
         Raises:
             ModelError: places and tokens differ in number.
@@ -171,12 +177,13 @@ class Bundle:
         embeds: Tensor = self.model.get_input_embeddings()(input_ids)
         places = input_ids == self.image_token
         count, flat = int(places.sum()), list(tokens)
-        if count != sum(len(t) for t in flat):
+        wanted = len(flat) if self.family.beside else sum(len(t) for t in flat)
+        if count != wanted:
             raise ModelError(
                 "image places and image tokens do not match", found=f"{count} places",
-                expected=f"{len(flat)} images with {sum(len(t) for t in flat)} tokens together",
+                expected=f"{len(flat)} images with {wanted} tokens together",
             )  # fmt: skip
-        if not flat:
+        if not flat or self.family.beside:
             return embeds
         filled = torch.cat([t[:, : embeds.shape[-1]] for t in flat]).to(embeds.dtype)
         return embeds.masked_scatter(places.unsqueeze(-1), filled)

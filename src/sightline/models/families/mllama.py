@@ -1,0 +1,294 @@
+"""Mllama (Llama 3.2 Vision): images stand beside the row, and some layers look at them from every word.
+
+Grattafiori et al. 2024 (arXiv 2407.21783), section 7; code: `MllamaForConditionalGeneration` of transformers, opened
+from its folder. One image token marks where an image was shown. What the tower makes of it is read by cross-attention
+from the words behind it, until the next image; images side by side are seen together. As in the stock model, words in
+front of the first image see all images of their document, with the empty tiles, but only their attention is added.
+
+One row of three documents: p i p with the answers a and b; q j k r; and s, a text without an image
+(1: sees the image; o: in front of it, see above; n: nothing, as if the layer was not there):
+
+              image i   image j   image k   nothing
+    p            o         .         .         .
+    i            1         .         .         .
+    p a b        1         .         .         .       both answers see the prompt's image
+    q            .         o         o         .
+    j            .         1         .         .
+    k r          .         1         1         .
+    s            .         .         .         n
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.attention.flex_attention import create_block_mask
+from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoImageProcessor, AutoTokenizer, MllamaForConditionalGeneration
+from transformers.models.mllama.image_processing_mllama import (
+    build_aspect_ratio_mask,
+    convert_aspect_ratios_to_ids,
+    get_all_supported_aspect_ratios,
+    get_optimal_tiled_canvas,
+)
+
+from ... import runs
+from ...errors import ModelError
+from ...images.transforms import eight_bits
+from .. import pairpass
+from ..family import Bundle, Family, Grid
+from .gemma3 import blocks_of_images, hidden
+from .llava import head, part_folder
+
+NO_DOCUMENT = -2  # of places that fill up; padding is -1
+# The stock template writes another opening where images are shown, and the day's date where none is. It is told
+# whether there are any, since images are written by `Chat`; and the date is the template's own for want of a clock.
+LOOKED_FOR, TOLD = "namespace(has_images=false)", "namespace(has_images=shows_images | default(false))"
+DATE = "{%- if not date_string is defined %}{%- set date_string = '26 Jul 2024' %}{%- endif %}"
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """One image to its tiles, by the checkpoint's own image processor.
+
+    Args:
+        processor: a `MllamaImageProcessor`.
+    """
+
+    processor: Any
+
+    def __call__(self, image: np.ndarray) -> Tensor:
+        """Pixels [H, W, 3] in [0, 1] -> float32 [tiles, 3, S, S], empty tiles last; 8 bits, as it was trained."""
+        made = self.processor(
+            images=eight_bits(image), return_tensors="pt", input_data_format="channels_last"
+        )
+        return made["pixel_values"][0, 0].float()
+
+    def grid(self, height: int, width: int) -> Grid:
+        """Rows and columns of tiles."""
+        side = int(self.processor.size["height"])
+        canvas = get_optimal_tiled_canvas(height, width, self.processor.max_image_tiles, side)
+        return (int(canvas[0]) // side, int(canvas[1]) // side)
+
+    def key(self) -> str:
+        """Changes with any setting of the processor."""
+        text = json.dumps(["mllama.1", self.processor.to_dict()], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def compose(section: Mapping[str, Any], seed: int) -> Bundle:
+    """Open a stock Mllama folder (`path`).
+
+    Raises:
+        ModelError: no path, no complete Mllama, or settings that do not fit together.
+    """
+    if not section.get("path"):
+        raise ModelError(
+            "an Mllama is opened, not composed from parts", where="model.path", found="no path",
+            expected="a folder with config.json, safetensors, tokenizer and processor",
+        )  # fmt: skip
+    place = part_folder(str(Path(section["path"])))
+    kind = runs.read_json(place / "config.json").get("model_type")
+    if kind != "mllama":
+        raise ModelError(
+            f"'{place}' is no Mllama", where="config.json, model_type", found=str(kind), expected="mllama"
+        )
+    model, info = MllamaForConditionalGeneration.from_pretrained(
+        place, dtype=torch.float32, local_files_only=True, output_loading_info=True
+    )
+    if info["missing_keys"] or info["unexpected_keys"]:
+        raise ModelError(
+            f"'{place}' is not a complete Mllama", where=f"missing {sorted(info['missing_keys'])[:5]}",
+            found=f"unexpected {sorted(info['unexpected_keys'])[:5]}",
+        )  # fmt: skip
+    tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
+    if not tokenizer.chat_template:
+        raise ModelError(
+            "the checkpoint has no chat template", where=str(place),
+            remedy="use the instruction-tuned one (`-Instruct`), or add its chat_template.jinja",
+        )  # fmt: skip
+    tokenizer.chat_template = DATE + tokenizer.chat_template.replace(LOOKED_FOR, TOLD)
+    processor = AutoImageProcessor.from_pretrained(place, local_files_only=True)
+    _check(model, processor)
+    model.eval()
+    vision = model.config.vision_config
+    return Bundle(
+        family=FAMILY,
+        model=model,
+        tokenizer=tokenizer,
+        preprocess=Tiles(processor),
+        image_token=model.config.image_token_id,
+        tokens_per_image=vision.max_num_tiles * model.model.vision_model.num_patches,
+        feature_width=vision.vision_output_dim,
+        base={"model": dict(section), "seed": seed},
+        system=section.get("system", ""),
+    )
+
+
+def _check(model: Any, processor: Any) -> None:
+    """Refuse what would break far from its cause, or be read as something else in silence."""
+    config, vision = model.config, model.config.vision_config
+    rows = model.get_input_embeddings().num_embeddings
+    ratios = [list(each) for each in get_all_supported_aspect_ratios(processor.max_image_tiles)]
+    wrong = [
+        (processor.max_image_tiles != vision.max_num_tiles, "max_image_tiles of the image processor",
+         processor.max_image_tiles, vision.max_num_tiles),
+        (processor.size["height"] != vision.image_size, "size of the image processor",
+         processor.size["height"], vision.image_size),
+        ([list(each) for each in vision.supported_aspect_ratios] != ratios, "supported_aspect_ratios",
+         vision.supported_aspect_ratios, ratios),
+        (config.image_token_id >= rows, "image_token_index", config.image_token_id,
+         f"below {rows}, the rows of the embedding table"),
+    ]  # fmt: skip
+    for refused, name, found, expected in wrong:
+        if refused:
+            raise ModelError(
+                "the parts of this Mllama do not fit together", where=name, found=str(found),
+                expected=str(expected), remedy="mend its config.json or preprocessor_config.json",
+            )  # fmt: skip
+
+
+def words(bundle: Bundle, grid: Grid) -> tuple[int, ...]:
+    """One token for an image of any size."""
+    return (bundle.image_token,)
+
+
+def encode_images(model: nn.Module, images: list[Tensor], grids: list[Grid]) -> list[Tensor]:
+    """States of the tower's last and of some earlier layers, side by side.
+
+    Args:
+        model: the Mllama.
+        images: [tiles, 3, S, S] each.
+        grids: (rows, columns) of tiles each.
+
+    Returns:
+        [tiles x patches, width] each, those of empty tiles last.
+    """
+    tower: Any = model.get_submodule("model.vision_model")
+    tiles, device = tower.config.max_num_tiles, images[0].device
+    shapes: Any = [[tuple(grid)] for grid in grids]
+    states = tower(
+        pixel_values=torch.stack(images)[:, None],
+        aspect_ratio_ids=convert_aspect_ratios_to_ids(shapes, tiles, device),
+        aspect_ratio_mask=build_aspect_ratio_mask(shapes, tiles, device),
+    ).last_hidden_state  # [images, 1, tiles, patches, width]
+    return list(states.flatten(1, 3).unbind())
+
+
+def connect(model: nn.Module, features: list[Tensor], grids: list[Grid]) -> list[Tensor]:
+    """[tiles x patches, width] -> [tiles x patches, hidden] of each image."""
+    return list(model.get_submodule("model.multi_modal_projector")(torch.stack(features)).unbind())
+
+
+def layer(model: nn.Module) -> str:
+    """Which earlier layers of the tower stand beside its last one."""
+    config: Any = model.config
+    return f"-1 {config.vision_config.intermediate_layers_indices}"
+
+
+def tell(
+    bundle: Bundle, batch: Mapping[str, Any], tokens: list[Tensor], grids: list[Grid], dtype: torch.dtype
+) -> dict[str, Any]:
+    """Mask and positions of the row, and the images beside it: their states, who sees them, who adds what.
+
+    The first state is zero. Keys and values have no bias, so what sees only that state adds nothing: just what a
+    stock model without images does, which leaves the layer out. Without any image it is left out here too.
+    """
+    language = bundle.family.language(bundle.model)
+    told = pairpass.arrange(language, batch, dtype)
+    if not tokens:
+        return told
+    config: Any = bundle.model.config
+    tiles = config.vision_config.max_num_tiles
+    places = batch["input_ids"] == bundle.image_token
+    shapes: Any = [[tuple(grid) for grid in grids]]
+    real = build_aspect_ratio_mask(shapes, tiles, places.device)[0].bool()  # [images, tiles]
+    allowed, looks = sights(places, _documents(batch), real)
+    patches = len(tokens[0]) // tiles
+    allowed = allowed.repeat_interleave(patches, -1).flatten(2)  # [B, T, images x tiles x patches]
+    allowed = torch.cat([~allowed.any(-1, keepdim=True), allowed], -1)
+    rows = torch.stack(tokens).split(places.sum(1).tolist())
+    states = pad_sequence([row.flatten(0, 1) for row in rows], batch_first=True)
+    return {
+        **told,
+        "cross_attention_states": pad(states, (0, 0, 1, 0)).to(dtype),
+        "cross_attention_mask": _mask(allowed, str(language.config._attn_implementation), dtype),
+        "full_text_row_masked_out_mask": looks[:, None, :, None].to(dtype),
+    }
+
+
+def sights(places: Tensor, document: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+    """Which tiles each token sees; see the picture at the file's head.
+
+    Args:
+        places: [B, T] bool, true on image tokens.
+        document: [B, T]; -1 is padding.
+        real: [images, tiles] bool in reading order, false on empty tiles.
+
+    Returns:
+        [B, T, most images of a row, tiles] bool; and [B, T] bool, whether a token stands behind an image.
+    """
+    counts = places.sum(1).tolist()
+
+    def each(values: Tensor, fill: int) -> Tensor:
+        """Values at the image tokens, [B, most images, ...]."""
+        return pad_sequence(list(values.split(counts)), batch_first=True, padding_value=fill)
+
+    blocks = blocks_of_images(places, document)
+    home, group, full = each(document[places], NO_DOCUMENT), each(blocks[places], -1), each(real, 0)
+    own = home[:, None, :] == document[:, :, None]  # [B, T, images]
+    shown = torch.arange(home.shape[1], device=places.device) < places.cumsum(1)[:, :, None]
+    last = group[:, None, :] == blocks.cummax(1).values[:, :, None]
+    seen = own & shown & last
+    looks = seen.any(-1)
+    tiles = seen[..., None] & full[:, None].bool()
+    return torch.where(looks[:, :, None, None], tiles, own[..., None]), looks
+
+
+def _documents(batch: Mapping[str, Any]) -> Tensor:
+    """Document [B, T] of a batch of `collate`, or of a plain one with or without a mask."""
+    if "document" in batch:
+        return batch["document"]
+    real = batch.get("attention_mask")
+    return torch.zeros_like(batch["input_ids"]) if real is None else real.long() - 1
+
+
+def _mask(allowed: Tensor, attention: str, dtype: torch.dtype) -> Any:
+    """[B, T, S] bool as the attention takes it."""
+    if attention != "flex_attention":
+        return pairpass.mask(allowed, attention, dtype)
+    batch, length, states = allowed.shape
+    return create_block_mask(
+        lambda b, h, row, column: allowed[b, row, column], batch, None, length, states,
+        device=str(allowed.device),
+    )  # fmt: skip
+
+
+FAMILY = Family(
+    name="mllama",
+    parts={
+        "vision": ("model.vision_model",),
+        "connector": ("model.multi_modal_projector",),
+        "language": ("model.language_model", "lm_head"),
+    },
+    placement="inline",
+    compose=compose,
+    encode_images=encode_images,
+    connect=connect,
+    hidden=hidden,
+    head=head,
+    words=words,
+    beside=True,
+    tell=tell,
+    layer=layer,
+    cannot=("generation", "volumes", "composition from parts", "LoRA of the connector"),
+)
