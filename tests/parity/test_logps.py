@@ -113,6 +113,24 @@ def test_autocast_reads_the_head_in_bfloat16() -> None:
     assert states.grad.dtype == torch.float32
 
 
+def test_a_sure_token_keeps_its_small_gradient_in_bfloat16() -> None:
+    draw = torch.Generator().manual_seed(0)
+    head = nn.Linear(64, 500, bias=False)
+    with torch.no_grad():
+        head.weight.copy_(torch.randn(500, 64, generator=draw))
+    sure = (head.weight[7] * 0.15).detach()[None, None].expand(1, 2, 64).clone().requires_grad_(True)
+    labels = torch.tensor([[IGNORE, 7]])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        made = token_logps(sure, labels, head)
+    made.sum().backward()
+    exact = sure.detach().double().requires_grad_(True)
+    wanted = plain(exact, labels, head.weight.double())
+    wanted.sum().backward()
+    assert -0.1 < float(made.sum().detach()) < 0
+    apart = (sure.grad.double() - exact.grad).norm() / exact.grad.norm()
+    assert float(apart) < 0.05
+
+
 def test_a_frozen_head_gets_no_gradient_and_the_head_sees_answers_only() -> None:
     states, labels, head = inputs()
     head.requires_grad_(False)

@@ -3,10 +3,11 @@
 The vocabulary is read in pieces with a running maximum, as attention is in FlashAttention (Dao et al. 2022,
 arXiv 2205.14135). With h a state, w the row of the wanted token and p the softmax over the vocabulary V:
 
-    log p(w) = h.w - log sum_v exp(h.v)        d log p(w) / dh = w - sum_v p(v) v
+    log p(w) = h.w - log sum_v exp(h.v)        d log p(w) / dh = (1 - p(w)) w - sum_(v != w) p(v) v
 
-The bracket needs no upstream gradient, so it is summed up in the same pass and kept: [tokens, width] instead of
-[tokens, vocabulary].
+The slope needs no upstream gradient, so it is summed up in the same pass and kept: [tokens, width] instead of
+[tokens, vocabulary]. The wanted word stays out of the sum: for a sure token both terms are small, while the
+difference of w and a whole mean, rounded to bfloat16, would be noise.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ class LinearLogps(torch.autograd.Function):
         lower = torch.get_autocast_dtype(states.device.type) if _autocast(states) else states.dtype
         h = states.to(lower)
         peak = torch.full((len(h), 1), -torch.inf, dtype=exact, device=h.device)
-        total = torch.zeros_like(peak)
+        total, others = torch.zeros_like(peak), torch.zeros_like(peak)
         mean = torch.zeros(h.shape, dtype=exact, device=h.device) if needs[0] else None
         picked = torch.empty(len(h), dtype=exact, device=h.device)
         for start in range(0, len(weight), VOCABULARY):
@@ -109,11 +110,13 @@ class LinearLogps(torch.autograd.Function):
             top = torch.maximum(peak, logits.amax(-1, keepdim=True))
             shrink, share = (peak - top).exp(), logits.sub_(top).exp_()
             total = total * shrink + share.sum(-1, keepdim=True)
+            share[here, wanted[here] - start] = 0.0
+            others = others * shrink + share.sum(-1, keepdim=True)
             if mean is not None:
                 mean = mean.mul_(shrink).add_(share.to(lower) @ piece)
             peak = top
         log_total = (peak + total.log()).squeeze(-1)
-        slope = None if mean is None else weight[wanted].to(exact) - mean / total
+        slope = None if mean is None else (others * weight[wanted].to(exact) - mean) / total
         ctx.save_for_backward(h, weight, wanted, log_total, slope)
         return picked - log_total
 
