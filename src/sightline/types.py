@@ -128,6 +128,12 @@ class View:
     record: str
     degrade: Degrade | None = None
 
+    @property
+    def sight(self) -> tuple[str, str, str]:
+        """What decides its pixels: two records that show one file see the same, unless it is degraded."""
+        spoiled = ("", "") if self.degrade is None else (str(self.degrade), self.record)
+        return (self.image.sha256 or self.image.path, *spoiled)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preference:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-import models
+import small
 from sightline import recipe, stages
 from sightline.data import prepare
 from sightline.data.prepare import Prepared
@@ -21,28 +21,19 @@ Run = Callable[..., Prepared]
 
 def document(language: Path, **pairs: Any) -> dict[str, Any]:
     """Prepare, teach for two steps where a model is asked for, and make pairs."""
-    part = {k: v for k, v in models.section(language).items() if k != "path"}
-    made: dict[str, Any] = {
-        "data": {
-            "stage": "prepare",
-            "reader": "phantom",
-            "patients": 8,
-            "size": 64,
-            "split": {"train": 0.75, "valid": 0, "test": 0.25},
-        },
-        "taught": {
-            "stage": "sft",
-            "data": "data",
-            "model": part,
-            "max_tokens": 2048,
-            "trainable": {"connector": {"full": {"lr": 1e-2}}},
-            "train": {"steps": 1, "batch": 2},
-        },
-        "pairs": {"stage": "prefer", "data": "data", "kinds": {"wrong_finding": 1, "degraded": 0.5}, **pairs},
+    whole = small.document(language)
+    made = {name: whole["stages"][name] for name in ("data", "taught")}
+    made["taught"]["trainable"] = {"connector": {"full": {"lr": 1e-2}}}
+    made["taught"]["train"] = {"steps": 1, "batch": 2}
+    made["pairs"] = {
+        "stage": "prefer",
+        "data": "data",
+        "kinds": {"wrong_finding": 1, "degraded": 0.5},
+        **pairs,
     }
     if "model" not in pairs:
         del made["taught"]
-    return {"name": "tiny", "seed": 3, "stages": made}
+    return {**whole, "stages": made}
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import models
+import small
 from sightline import recipe, stages
 from sightline.data import prepare
 from sightline.errors import RunError
@@ -22,32 +23,11 @@ Say = list[str]
 @pytest.fixture(scope="module")
 def document(language: Path) -> dict[str, Any]:
     """A recipe of two stages."""
-    part = {k: v for k, v in models.section(language).items() if k != "path"}
-    return {
-        "name": "tiny",
-        "seed": 3,
-        "stages": {
-            "data": {
-                "stage": "prepare",
-                "reader": "phantom",
-                "patients": 8,
-                "size": 64,
-                "split": {"train": 0.75, "valid": 0, "test": 0.25},
-            },
-            "taught": {
-                "stage": "sft",
-                "data": "data",
-                "model": part,
-                "max_tokens": 2048,
-                "trainable": {
-                    "vision": "frozen",
-                    "connector": {"full": {"lr": 1e-2}},
-                    "language": {"lora": {"r": 2, "alpha": 4, "lr": 1e-2}},
-                },
-                "train": {"steps": 12, "batch": 2, "save_every": 5},
-            },
-        },
-    }
+    whole = small.document(language)
+    made = {name: whole["stages"][name] for name in ("data", "taught")}
+    made["taught"]["trainable"]["vision"] = "frozen"
+    made["taught"]["train"] = {"steps": 12, "batch": 2, "save_every": 5}
+    return {**whole, "stages": made}
 
 
 def run(document: dict[str, Any], root: Path, **taught: Any) -> tuple[dict[str, Path], Say]:

@@ -17,7 +17,7 @@ from ..recipe import Speed
 from ..runs import canonical, digest
 from ..types import View
 from .chat import Chat
-from .line import NOBODY, Line, Row, alone, shared, sight
+from .line import NOBODY, Line, Row, alone, shared
 
 IGNORE = -100
 PADDING = -1
@@ -105,12 +105,12 @@ def _images(order: Sequence[View], look: Look) -> dict[str, Any]:
     number: dict[tuple[str, str, str], int] = {}
     unique: list[Seen] = []
     for view in order:
-        if number.setdefault(sight(view), len(unique)) == len(unique):
+        if number.setdefault(view.sight, len(unique)) == len(unique):
             unique.append(look(view))
     return {
         "images": [seen.values for seen in unique],
         "grids": [seen.grid for seen in unique],
-        "shown": torch.tensor([number[sight(v)] for v in order], dtype=torch.long),
+        "shown": torch.tensor([number[v.sight] for v in order], dtype=torch.long),
     }
 
 
@@ -148,7 +148,7 @@ def together(rows: Sequence[Row], most: int, seed: int) -> list[Together]:
     """Group rows that show the same views, at most so many to a group, by a hash of (seed, id)."""
     groups: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda r: digest(str(seed), "together", r.id)):
-        groups.setdefault(canonical([sight(v) for v in row.views]) if row.views else row.id, []).append(row)
+        groups.setdefault(canonical([v.sight for v in row.views]) if row.views else row.id, []).append(row)
     return [
         Together(tuple(group[i : i + most])) for group in groups.values() for i in range(0, len(group), most)
     ]

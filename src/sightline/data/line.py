@@ -82,8 +82,8 @@ def shared(rows: Sequence[Row], image_token: int) -> Line | None:
         learn their first token.
     """
     first = rows[0]
-    wanted = [sight(v) for v in first.views]
-    if any([sight(v) for v in row.views] != wanted for row in rows):
+    wanted = [v.sight for v in first.views]
+    if any([v.sight for v in row.views] != wanted for row in rows):
         return None
     cut = prefix(rows)
     if cut < 1 or any(image_token in row.encoded.ids[cut:] for row in rows):
@@ -104,12 +104,6 @@ def shared(rows: Sequence[Row], image_token: int) -> Line | None:
         tuple(ids), tuple(learned), tuple(positions), tuple(sources), tuple(segments), tuple(answers),
         first.views, len(rows),
     )  # fmt: skip
-
-
-def sight(view: View) -> tuple[str, str, str]:
-    """What decides a view's pixels: two records that show one file see the same, unless it is degraded."""
-    spoiled = ("", "") if view.degrade is None else (str(view.degrade), view.record)
-    return (view.image.sha256 or view.image.path, *spoiled)
 
 
 def prefix(rows: Sequence[Row]) -> int:

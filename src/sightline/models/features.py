@@ -282,7 +282,7 @@ def looker(
 
 def _count(views: Sequence[View]) -> int:
     """How many different pictures there are, degraded ones counted by record."""
-    return len({(v.image.sha256, str(v.degrade), v.record if v.degrade else "") for v in views})
+    return len({v.sight for v in views})
 
 
 def _size(bundle: Bundle, root: Path, views: Sequence[View], given: Given) -> int:
@@ -294,5 +294,5 @@ def _size(bundle: Bundle, root: Path, views: Sequence[View], given: Given) -> in
     if bundle.fixed:
         return _count(views) * bundle.tokens_per_image * width * 4
     grid = gridder(bundle, root)
-    different = {(v.image.sha256, str(v.degrade), v.record if v.degrade else ""): v.image for v in views}
+    different = {v.sight: v.image for v in views}
     return sum(len(bundle.words(grid(image))) for image in different.values()) * width * 4

@@ -19,15 +19,11 @@ the last W positions only. Both hold in rows of several answers too, since W is 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -36,37 +32,24 @@ from transformers import AutoImageProcessor, AutoTokenizer, Gemma3ForConditional
 
 from ... import runs
 from ...errors import ModelError
-from ...images.transforms import eight_bits
 from .. import pairpass
 from ..family import Bundle, Family, Grid
-from .llava import part_folder
+from ..stock import StockProcessor, folder, weights
 
 
 @dataclass(frozen=True)
-class Square:
-    """One image to one square, by the checkpoint's own image processor.
+class Square(StockProcessor):
+    """One image to one square [3, S, S], by the checkpoint's own image processor.
 
     Args:
         processor: a `Gemma3ImageProcessor`.
     """
 
-    processor: Any
-
-    def __call__(self, image: np.ndarray) -> Tensor:
-        """Pixels [H, W, 3] in [0, 1] -> float32 [3, S, S]; 8 bits, as the checkpoint saw them."""
-        made = self.processor(
-            images=eight_bits(image), return_tensors="pt", input_data_format="channels_last"
-        )
-        return made["pixel_values"][0].float()
+    version: ClassVar[str] = "gemma3.1"
 
     def grid(self, height: int, width: int) -> Grid:
         """Nothing: every image becomes one square, whatever its size."""
         return ()
-
-    def key(self) -> str:
-        """Changes with any setting of the processor."""
-        text = json.dumps(["gemma3.1", self.processor.to_dict()], sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def compose(section: Mapping[str, Any], seed: int) -> Bundle:
@@ -75,26 +58,14 @@ def compose(section: Mapping[str, Any], seed: int) -> Bundle:
     Raises:
         ModelError: no path, no complete Gemma 3, or settings that are not done here.
     """
-    if not section.get("path"):
-        raise ModelError(
-            "a Gemma 3 is opened, not composed from parts", where="model.path", found="no path",
-            expected="a folder with config.json, safetensors, tokenizer and processor",
-        )  # fmt: skip
-    place = part_folder(str(Path(section["path"])))
+    place = folder(section, "a Gemma 3")
     kind = runs.read_json(place / "config.json").get("model_type")
     if kind != "gemma3":
         raise ModelError(
             f"'{place}' is no Gemma 3 with images", where="config.json, model_type", found=str(kind),
             expected="gemma3",
         )  # fmt: skip
-    model, info = Gemma3ForConditionalGeneration.from_pretrained(
-        place, dtype=torch.float32, local_files_only=True, output_loading_info=True
-    )
-    if info["missing_keys"] or info["unexpected_keys"]:
-        raise ModelError(
-            f"'{place}' is not a complete Gemma 3", where=f"missing {sorted(info['missing_keys'])[:5]}",
-            found=f"unexpected {sorted(info['unexpected_keys'])[:5]}",
-        )  # fmt: skip
+    model = weights(Gemma3ForConditionalGeneration, place, "Gemma 3")
     tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
     if not tokenizer.chat_template:
         raise ModelError(

@@ -11,13 +11,11 @@ The marks of rows and columns are plain text to one tokenizer and words of their
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -29,7 +27,8 @@ from ... import runs
 from ...errors import ModelError
 from ...images.transforms import eight_bits
 from ..family import Bundle, Family, Grid
-from .llava import head, part_folder
+from ..stock import StockProcessor, folder, weights
+from .llava import head
 
 AROUND, WHOLE = "<fake_token_around_image>", "<global-img>"
 # Stock templates take messages as lists of parts only, ours come as one text each.
@@ -42,14 +41,14 @@ LISTS = (
 
 
 @dataclass(frozen=True)
-class Tiles:
-    """One image to its tiles, by the checkpoint's own image processor.
+class Tiles(StockProcessor):
+    """One image to its tiles [tiles, 3, S, S], the whole picture last, by the checkpoint's own image processor.
 
     Args:
         processor: an `Idefics3ImageProcessor` or a `SmolVLMImageProcessor`.
     """
 
-    processor: Any
+    version: ClassVar[str] = "idefics3.1"
 
     @property
     def side(self) -> int:
@@ -79,11 +78,6 @@ class Tiles:
             columns = math.ceil(int(rows * self.side * ratio) / self.side)
         return (rows, columns) if max(rows, columns) > 1 else (0, 0)
 
-    def key(self) -> str:
-        """Changes with any setting of the processor."""
-        text = json.dumps(["idefics3.1", self.processor.to_dict()], sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
-
 
 def compose(section: Mapping[str, Any], seed: int) -> Bundle:
     """Open a stock Idefics3 folder (`path`).
@@ -107,12 +101,7 @@ def opened(family: Family, title: str, kind: Any, section: Mapping[str, Any], se
     Raises:
         ModelError: as `compose`.
     """
-    if not section.get("path"):
-        raise ModelError(
-            f"{title} is opened, not composed from parts", where="model.path", found="no path",
-            expected="a folder with config.json, safetensors, tokenizer and processor",
-        )  # fmt: skip
-    place = part_folder(str(Path(section["path"])))
+    place = folder(section, title)
     found = runs.read_json(place / "config.json").get("model_type")
     if found != family.name:
         raise ModelError(
@@ -121,14 +110,7 @@ def opened(family: Family, title: str, kind: Any, section: Mapping[str, Any], se
             found=str(found),
             expected=family.name,
         )
-    model, info = kind.from_pretrained(
-        place, dtype=torch.float32, local_files_only=True, output_loading_info=True
-    )
-    if info["missing_keys"] or info["unexpected_keys"]:
-        raise ModelError(
-            f"'{place}' is not a complete {title}", where=f"missing {sorted(info['missing_keys'])[:5]}",
-            found=f"unexpected {sorted(info['unexpected_keys'])[:5]}",
-        )  # fmt: skip
+    model = weights(kind, place, title)
     tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
     tokenizer.chat_template = LISTS + _template(place, tokenizer)
     processor = AutoImageProcessor.from_pretrained(place, local_files_only=True)

@@ -25,9 +25,9 @@ from transformers import (
 
 from ...errors import ModelError
 from ...images.transforms import Preprocess
-from .. import kit
 from ..family import Bundle, Family, Grid
 from ..parts import efficientnet_lite
+from ..stock import part_folder, weights
 
 assert efficientnet_lite.PART.slot == "vision"  # importing it registers the kit's tower with AutoModel
 
@@ -126,32 +126,6 @@ def _language(source: str | Mapping[str, Any]) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def part_folder(source: str) -> Path:
-    """A part's local folder: `kit/NAME` or a path. Names of hubs are refused: nothing is downloaded.
-
-    Raises:
-        ModelError: no such folder, or one that asks to run its own code.
-    """
-    if source.startswith("kit/"):
-        return kit.folder(source.removeprefix("kit/"))
-    place = Path(source)
-    if not (place / "config.json").is_file():
-        raise ModelError(
-            f"no model folder '{source}'", expected="kit/NAME, or a folder with config.json",
-            remedy="download it yourself and give its folder: Sightline opens no network connection",
-        )  # fmt: skip
-    if "auto_map" in (place / "config.json").read_text(encoding="utf-8"):
-        raise ModelError(
-            f"'{source}' wants to run code of its own (auto_map)",
-            remedy="use a model that transformers knows",
-        )
-    if not list(place.glob("*.safetensors")):
-        raise ModelError(
-            f"'{source}' holds no safetensors", remedy="convert its weights: pickles are not opened"
-        )
-    return place
-
-
 def _image_token(tokenizer: Any) -> int:
     """The id of a token that the vocabulary holds and no text uses."""
     known = tokenizer.get_vocab()
@@ -166,15 +140,7 @@ def _image_token(tokenizer: Any) -> int:
 
 def _open(place: Path, section: Mapping[str, Any]) -> Bundle:
     """A stock LLaVA checkpoint folder, as it is."""
-    part_folder(str(place))
-    model, info = LlavaForConditionalGeneration.from_pretrained(
-        place, dtype=torch.float32, local_files_only=True, output_loading_info=True
-    )
-    if info["missing_keys"] or info["unexpected_keys"]:
-        raise ModelError(
-            f"'{place}' is not a complete LLaVA", where=f"missing {sorted(info['missing_keys'])[:5]}",
-            found=f"unexpected {sorted(info['unexpected_keys'])[:5]}",
-        )  # fmt: skip
+    model = weights(LlavaForConditionalGeneration, part_folder(str(place)), "LLaVA")
     tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
     processor = AutoImageProcessor.from_pretrained(place, local_files_only=True)
     return _bundle(model, tokenizer, Preprocess.from_processor(processor, pad=True), section, 0)

@@ -7,50 +7,33 @@ cut away, and every line of tiles ends in a learned `image_newline`, so the numb
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoTokenizer, LlavaNextForConditionalGeneration
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
 
-from ...errors import ModelError
-from ...images.transforms import eight_bits
 from ..family import Bundle, Family, Grid
-from .llava import head, hidden, layer, part_folder
+from ..stock import StockProcessor, folder, weights
+from .llava import head, hidden, layer
 
 
 @dataclass(frozen=True)
-class Tiles:
-    """One image to its tiles, by the checkpoint's own image processor.
+class Tiles(StockProcessor):
+    """One image to its tiles [tiles, 3, S, S], the whole picture first, by the checkpoint's own image processor.
 
     Args:
         processor: a `LlavaNextImageProcessor`.
     """
 
-    processor: Any
-
-    def __call__(self, image: np.ndarray) -> Tensor:
-        """Pixels [H, W, 3] in [0, 1] -> [tiles, 3, S, S], the whole picture first; in 8 bits."""
-        made = self.processor(
-            images=eight_bits(image), return_tensors="pt", input_data_format="channels_last"
-        )
-        return made["pixel_values"][0].float()
+    version: ClassVar[str] = "llava_next.1"
 
     def grid(self, height: int, width: int) -> Grid:
         """The size itself: the tiles follow from it."""
         return (height, width)
-
-    def key(self) -> str:
-        """Changes with any setting of the processor."""
-        text = json.dumps(["llava_next.1", self.processor.to_dict()], sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def compose(section: Mapping[str, Any], seed: int) -> Bundle:
@@ -59,20 +42,8 @@ def compose(section: Mapping[str, Any], seed: int) -> Bundle:
     Raises:
         ModelError: no path, no complete LLaVA-NeXT, or a tower whose class token cannot be dropped.
     """
-    if not section.get("path"):
-        raise ModelError(
-            "a LLaVA-NeXT is opened, not composed from parts", where="model.path", found="no path",
-            expected="a folder with config.json, safetensors, tokenizer and processor",
-        )  # fmt: skip
-    place = part_folder(str(Path(section["path"])))
-    model, info = LlavaNextForConditionalGeneration.from_pretrained(
-        place, dtype=torch.float32, local_files_only=True, output_loading_info=True
-    )
-    if info["missing_keys"] or info["unexpected_keys"]:
-        raise ModelError(
-            f"'{place}' is not a complete LLaVA-NeXT", where=f"missing {sorted(info['missing_keys'])[:5]}",
-            found=f"unexpected {sorted(info['unexpected_keys'])[:5]}",
-        )  # fmt: skip
+    place = folder(section, "a LLaVA-NeXT")
+    model = weights(LlavaNextForConditionalGeneration, place, "LLaVA-NeXT")
     tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
     tiles = Tiles(AutoImageProcessor.from_pretrained(place, local_files_only=True))
     model.eval()

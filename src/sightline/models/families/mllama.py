@@ -20,12 +20,9 @@ One row of three documents: p i p with the answers a and b; q j k r; and s, a te
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -43,11 +40,11 @@ from transformers.models.mllama.image_processing_mllama import (
 
 from ... import runs
 from ...errors import ModelError
-from ...images.transforms import eight_bits
 from .. import pairpass
 from ..family import Bundle, Family, Grid
+from ..stock import StockProcessor, folder, weights
 from .gemma3 import blocks_of_images, hidden
-from .llava import head, part_folder
+from .llava import head
 
 NO_DOCUMENT = -2  # of places that fill up; padding is -1
 # The stock template writes another opening where images are shown, and the day's date where none is. It is told
@@ -57,32 +54,24 @@ DATE = "{%- if not date_string is defined %}{%- set date_string = '26 Jul 2024' 
 
 
 @dataclass(frozen=True)
-class Tiles:
+class Tiles(StockProcessor):
     """One image to its tiles, by the checkpoint's own image processor.
 
     Args:
         processor: a `MllamaImageProcessor`.
     """
 
-    processor: Any
+    version: ClassVar[str] = "mllama.1"
 
     def __call__(self, image: np.ndarray) -> Tensor:
         """Pixels [H, W, 3] in [0, 1] -> float32 [tiles, 3, S, S], empty tiles last; 8 bits, as it was trained."""
-        made = self.processor(
-            images=eight_bits(image), return_tensors="pt", input_data_format="channels_last"
-        )
-        return made["pixel_values"][0, 0].float()
+        return super().__call__(image)[0]
 
     def grid(self, height: int, width: int) -> Grid:
         """Rows and columns of tiles."""
         side = int(self.processor.size["height"])
         canvas = get_optimal_tiled_canvas(height, width, self.processor.max_image_tiles, side)
         return (int(canvas[0]) // side, int(canvas[1]) // side)
-
-    def key(self) -> str:
-        """Changes with any setting of the processor."""
-        text = json.dumps(["mllama.1", self.processor.to_dict()], sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def compose(section: Mapping[str, Any], seed: int) -> Bundle:
@@ -91,25 +80,13 @@ def compose(section: Mapping[str, Any], seed: int) -> Bundle:
     Raises:
         ModelError: no path, no complete Mllama, or settings that do not fit together.
     """
-    if not section.get("path"):
-        raise ModelError(
-            "an Mllama is opened, not composed from parts", where="model.path", found="no path",
-            expected="a folder with config.json, safetensors, tokenizer and processor",
-        )  # fmt: skip
-    place = part_folder(str(Path(section["path"])))
+    place = folder(section, "an Mllama")
     kind = runs.read_json(place / "config.json").get("model_type")
     if kind != "mllama":
         raise ModelError(
             f"'{place}' is no Mllama", where="config.json, model_type", found=str(kind), expected="mllama"
         )
-    model, info = MllamaForConditionalGeneration.from_pretrained(
-        place, dtype=torch.float32, local_files_only=True, output_loading_info=True
-    )
-    if info["missing_keys"] or info["unexpected_keys"]:
-        raise ModelError(
-            f"'{place}' is not a complete Mllama", where=f"missing {sorted(info['missing_keys'])[:5]}",
-            found=f"unexpected {sorted(info['unexpected_keys'])[:5]}",
-        )  # fmt: skip
+    model = weights(MllamaForConditionalGeneration, place, "Mllama")
     tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
     if not tokenizer.chat_template:
         raise ModelError(

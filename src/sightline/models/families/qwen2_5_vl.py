@@ -15,14 +15,12 @@ So every answer to a prompt begins behind the prompt's largest position, whereve
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -37,20 +35,21 @@ from ...images.formats import check_pixels
 from ...images.transforms import PILLOW_RESAMPLES, resize
 from ..family import Bundle, Family, Grid
 from ..pairpass import arrange
-from .llava import head, hidden, part_folder
+from ..stock import StockProcessor, folder, weights
+from .llava import head, hidden
 
 NEARLY = 1e-3  # of a step of 1/255: what float32 may be off a picture of 8 bits
 
 
 @dataclass(frozen=True)
-class Patches:
+class Patches(StockProcessor):
     """One image to its patches, by the checkpoint's own image processor.
 
     Args:
         processor: a `Qwen2VLImageProcessor`.
     """
 
-    processor: Any
+    version: ClassVar[str] = "qwen_vl.1"
 
     def __call__(self, image: np.ndarray) -> Tensor:
         """Pixels [H, W, 3] in [0, 1] -> [patches, channels x frames x side x side].
@@ -96,11 +95,6 @@ class Patches:
             ) from None  # fmt: skip
         return (1, high // its.patch_size, wide // its.patch_size)
 
-    def key(self) -> str:
-        """Changes with any setting of the processor."""
-        text = json.dumps(["qwen_vl.1", self.processor.to_dict()], sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
-
 
 def compose(section: Mapping[str, Any], seed: int) -> Bundle:
     """Open a stock Qwen2.5-VL folder (`path`).
@@ -131,23 +125,11 @@ def opened(family: Family, kind: Any, section: Mapping[str, Any], seed: int) -> 
         ModelError: no path, another model, missing or unexpected weights, no chat template, or a processor that
             does not fit.
     """
-    if not section.get("path"):
-        raise ModelError(
-            f"a {family.name} is opened, not composed from parts", where="model.path", found="no path",
-            expected="a folder with config.json, safetensors, tokenizer and processor",
-        )  # fmt: skip
-    place = part_folder(str(Path(section["path"])))
+    place = folder(section, f"a {family.name}")
     found = str(runs.read_json(place / "config.json").get("model_type"))
     if found != family.name:
         raise ModelError(f"'{place}' is another model", found=found, expected=family.name)
-    model, info = kind.from_pretrained(
-        place, dtype=torch.float32, local_files_only=True, output_loading_info=True
-    )
-    if info["missing_keys"] or info["unexpected_keys"]:
-        raise ModelError(
-            f"'{place}' is not a complete {family.name}", where=f"missing {sorted(info['missing_keys'])[:5]}",
-            found=f"unexpected {sorted(info['unexpected_keys'])[:5]}",
-        )  # fmt: skip
+    model = weights(kind, place, family.name)
     tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
     if not tokenizer.chat_template:
         raise ModelError("the model has no chat template", where=str(place), remedy="add chat_template.jinja")
