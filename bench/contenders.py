@@ -35,8 +35,8 @@ from sightline.losses.logps import IGNORE, token_logps
 from sightline.losses.pairs import PairLogps
 from sightline.models import features, trainable
 from sightline.models.family import Bundle
-from sightline.recipe import Lora, Speed
-from sightline.recipe import Plan as Part
+from sightline.settings import Lora, Speed
+from sightline.settings import Plan as Part
 from sightline.train.reference import Reference, reference_logps
 from sightline.train.trainers import Answers, pair_logps, per_answer
 

@@ -32,7 +32,7 @@ from sightline.losses.logps import answer_logps
 from sightline.models import checkpoint, trainable
 from sightline.models.family import Bundle
 from sightline.models.features import Features, Pixels
-from sightline.recipe import Full, Lora, Plan
+from sightline.settings import Full, Lora, Plan
 from sightline.types import ImageRef, Message, Sample
 
 THREADS, BATCH, WARMUP = 1, 8, 2

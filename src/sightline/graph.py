@@ -16,6 +16,13 @@ from .errors import RecipeError
 
 NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
 RESERVED = ("base", "name", "seed")
+DATA = {
+    "align": ("prefer", "prepare"),
+    "contrast": ("prepare",),
+    "index": ("prepare",),
+    "retrieve": ("prepare",),
+}
+OPENED = ("sft", "contrast")  # makers of models: a folder of a saved one stands for them
 
 
 def names(kinds: Mapping[str, Any]) -> list[str]:
@@ -34,10 +41,13 @@ def mentions(stages: Mapping[str, Any], kinds: Mapping[str, Any]) -> list[str]:
     for name, stage in stages.items():
         wanted: list[tuple[str, str, tuple[str, ...]]] = []
         if stage.stage != "prepare":
-            makers = ("prefer", "prepare") if stage.stage == "align" else ("prepare",)
-            wanted.append(("data", stage.data, makers))
+            wanted.append(("data", stage.data, DATA.get(stage.stage, ("prepare", "retrieve"))))
         if isinstance(getattr(stage, "model", None), str):
-            wanted.append(("model", stage.model, ("sft", "align")))
+            makers = ("contrast",) if stage.stage in ("contrast", "index") else ("sft", "align")
+            wanted.append(("model", stage.model, makers))
+        if stage.stage == "retrieve":
+            named = {"": stage.index} if isinstance(stage.index, str) else stage.index
+            wanted += [(f"index.{key}".rstrip("."), value, ("index",)) for key, value in named.items()]
         if stage.stage == "evaluate":
             wanted += [("models", m, ("sft", "align")) for m in stage.models if m != "base"]
         for key, value, allowed in wanted:
@@ -59,7 +69,7 @@ def _reference_fault(
 ) -> list[str]:
     """What is wrong with one stage's mention of another, if anything."""
     if value not in kinds:
-        if "sft" in allowed and ("/" in value or Path(value).exists()):
+        if set(OPENED) & set(allowed) and ("/" in value or Path(value).exists()):
             return []
         near = plugins.nearest(value, list(kinds))
         return [f"{place}: '{value}' names no stage{near}; known: {', '.join(kinds)}"]
@@ -95,13 +105,16 @@ def _named(stage: Any) -> Iterator[tuple[str, plugins.Kind, str, dict[str, Any] 
         yield "", "readers", stage.reader, stage.options
     if stage.stage == "prefer":
         yield "degrade", "degrade", stage.degrade.kind, None
-    if stage.stage == "align":
-        yield "loss", "losses", stage.loss.name, stage.loss.options
+    if stage.stage in ("align", "contrast"):
+        kind: plugins.Kind = "losses" if stage.stage == "align" else "contrasts"
+        yield "loss", kind, stage.loss.name, stage.loss.options
+    if stage.stage == "contrast" and not isinstance(stage.model, str):
+        yield "model.encoder", "encoders", stage.model.encoder, None
     if stage.stage in ("sft", "align") and not isinstance(stage.model, str):
         yield "model.family", "families", stage.model.family, None
     if stage.stage == "evaluate":
         for metric in stage.metrics:
             yield "metrics", "metrics", metric, None
         for image in stage.images:
-            if image not in ("clean", "noise"):
+            if image not in ("clean", "noise", "unaided"):
                 yield "images", "degrade", image, None

@@ -25,7 +25,7 @@ from .errors import ModelError
 from .images.seen import Seen
 from .metrics.answers import closed
 from .models.family import Bundle
-from .recipe import Generate
+from .settings import Generate
 from .types import Prediction, Sample, View, to_plain
 
 WORDS = {"yes": ("Yes", "yes", "YES"), "no": ("No", "no", "NO")}

@@ -18,7 +18,9 @@ from typing import Any, Literal, get_args
 
 from .errors import RecipeError
 
-Kind = Literal["readers", "formats", "degrade", "losses", "metrics", "families", "parts"]
+Kind = Literal[
+    "readers", "formats", "degrade", "losses", "metrics", "families", "parts", "contrasts", "encoders"
+]
 
 PLACES: dict[str, tuple[str, str]] = {
     "readers": ("data/readers", "READER"),
@@ -28,6 +30,8 @@ PLACES: dict[str, tuple[str, str]] = {
     "metrics": ("metrics", "METRIC"),
     "families": ("models/families", "FAMILY"),
     "parts": ("models/parts", "PART"),
+    "contrasts": ("losses", "CONTRAST"),
+    "encoders": ("models/encoders", "ENCODER"),
 }
 ROOT = Path(__file__).parent
 

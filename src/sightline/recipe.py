@@ -1,4 +1,6 @@
-"""Every recipe section on one page. A recipe is a list of stages; a stage names the stages that it reads.
+"""Every stage of a recipe on one page. A recipe is a list of stages; a stage names the stages that it reads.
+
+Groups of settings that several stages share stand in `settings`.
 
 `load` reads YAML, applies overrides such as `aligned.loss.beta=0.2`, checks everything and reports all faults
 at once with their dotted places. Options of plug-ins (a reader's, a loss's, a metric's) are the keyword-only
@@ -18,140 +20,29 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     field_validator,
-    model_validator,
 )
 
-from . import graph, plugins, tree
+from . import faults, graph, tree
 from .errors import RecipeError
-
-
-class Section(BaseModel):
-    """A frozen group of settings in which unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Split(Section):
-    """How patients are dealt to train, valid and test. `by: official` keeps the data set's own split."""
-
-    train: float = Field(default=0.7, ge=0, le=1)
-    valid: float = Field(default=0.1, ge=0, le=1)
-    test: float = Field(default=0.2, ge=0, le=1)
-    by: Literal["patient", "image", "official"] = "patient"
-
-    @model_validator(mode="after")
-    def _whole(self) -> Split:
-        if abs(self.train + self.valid + self.test - 1) > 1e-6:
-            raise ValueError(f"train + valid + test = {self.train + self.valid + self.test:g}, expected 1")
-        return self
-
-
-class Full(Section):
-    """Train every weight of a part."""
-
-    lr: float = Field(gt=0)
-
-
-class Lora(Section):
-    """Train a low-rank adapter on the linear layers of a part (Hu et al. 2021, arXiv 2106.09685)."""
-
-    r: int = Field(default=16, ge=1)
-    alpha: float = Field(default=32, gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    lr: float = Field(gt=0)
-    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
-
-
-class Plan(Section):
-    """What happens to one part of a model: exactly one of `full` and `lora`."""
-
-    full: Full | None = None
-    lora: Lora | None = None
-
-    @model_validator(mode="after")
-    def _one(self) -> Plan:
-        if (self.full is None) == (self.lora is None):
-            raise ValueError("say exactly one of `full: {lr: ...}` and `lora: {r: ..., alpha: ..., lr: ...}`")
-        return self
-
-
-Trainable = dict[str, Literal["frozen"] | Plan]
-
-
-class Model(Section):
-    """A model put together from parts. A part is `kit/NAME`, a local folder, or a config as a mapping."""
-
-    family: str = "llava"
-    vision: str | dict[str, Any] = "kit/efficientnet-lite0"
-    language: str | dict[str, Any] = "kit/smollm2-135m"
-    connector: str = "mlp2x_gelu"
-    select_layer: int = -1
-    select: Literal["full", "default"] = "full"
-    system: str = ""
-    path: str | None = None
-
-
-class Train(Section):
-    """How long and how. Any other Hugging Face argument goes under `extra`, verbatim."""
-
-    epochs: float = Field(default=1, gt=0)
-    steps: int | None = Field(default=None, ge=1)
-    batch: int = Field(default=8, ge=1)
-    accumulate: int = Field(default=1, ge=1)
-    warmup: float = Field(default=0.05, ge=0, lt=1)
-    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "cosine"
-    precision: Literal["float32", "bfloat16"] = "float32"
-    save_every: int = Field(default=50, ge=1)
-    keep: int = Field(default=2, ge=1)
-    extra: dict[str, Any] = Field(default_factory=dict)
-
-
-class Generate(Section):
-    """How answers are produced: greedy, so that a run can be repeated."""
-
-    max_new_tokens: int = Field(default=64, ge=1)
-    batch: int = Field(default=64, ge=1)
-    precision: Literal["float32", "bfloat16"] = "float32"
-
-
-class DegradeSpec(Section):
-    """Which degraded image a pair, a loss or an evaluation uses."""
-
-    kind: str = "replace"
-    strength: float = Field(default=1.0, gt=0)
-
-
-class Speed(Section):
-    """What changes how fast a step is and, beyond rounding, not what it computes.
-
-    `share` writes a prompt with its images once for all answers to it; `pack` puts rows behind one another up to so
-    many tokens, without padding; `attention` is the one of transformers that computes it. `cache` keeps what frozen
-    parts make of an image, `after` or `before` the connector, up to `cache_gb` GiB; `auto` takes what fits.
-    """
-
-    share: bool = True
-    pack: int = Field(default=0, ge=0)
-    attention: Literal["sdpa", "eager", "flex_attention"] = "sdpa"
-    cache: Literal["auto", "after", "before", "off"] = "auto"
-    cache_gb: float = Field(default=20.0, gt=0)
-
-
-class Loss(BaseModel):
-    """A loss plug-in by name, with its own options beside it.
-
-    `sft` adds that many times the mean negative log-probability of the chosen answer's tokens. `degrade` is the
-    degraded image of a loss that wants one (`mdpo`, `povid`); without it, the one of its paper.
-    """
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-    name: str = "dpo"
-    sft: float = Field(default=0.0, ge=0)
-    degrade: DegradeSpec | None = None
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Everything but the name."""
-        return dict(self.model_extra or {})
+from .settings import (
+    Choose,
+    ContrastLoss,
+    DegradeSpec,
+    Encoder,
+    Full,
+    Generate,
+    Judge,
+    Lora,
+    Loss,
+    Model,
+    Plan,
+    Section,
+    Speed,
+    Split,
+    Template,
+    Train,
+    Trainable,
+)
 
 
 class Prepare(BaseModel):
@@ -175,11 +66,58 @@ class Prepare(BaseModel):
 Where = dict[str, str | tuple[str, ...]]
 
 
+class Contrast(Section):
+    """Tune an image-text encoder on images and the answers of one topic.
+
+    `chunk` pairs pass through the towers at a time while all pairs of `train.batch` stay each other's negatives;
+    0 passes them together.
+    """
+
+    stage: Literal["contrast"]
+    data: str
+    where: Where = Field(default_factory=dict)
+    model: str | Encoder = Encoder()
+    topic: str = "report"
+    loss: ContrastLoss = ContrastLoss()
+    trainable: Trainable
+    chunk: int = Field(default=0, ge=0)
+    validate_every: int = Field(default=50, ge=1)
+    train: Train = Train()
+
+
+class Index(Section):
+    """Reports with their embeddings, to be searched. Reports of the test split are never taken in.
+
+    `collapse` joins reports of one split whose words are that alike (1: only equal ones). `approximate_above` is
+    the number of reports from which on search is approximate.
+    """
+
+    stage: Literal["index"]
+    data: str
+    where: Where = Field(default_factory=dict)
+    model: str
+    split: tuple[Literal["train", "valid"], ...] = Field(default=("train",), min_length=1)
+    topic: str = "report"
+    collapse: float = Field(default=1.0, gt=0, le=1)
+    approximate_above: int = Field(default=1_000_000, ge=1)
+
+
+class Retrieve(Section):
+    """Reports of other patients for every sample. Several indexes are named by domain: the image decides."""
+
+    stage: Literal["retrieve"]
+    data: str
+    index: str | dict[str, str]
+    choose: Choose = Choose()
+    prompt: Template = Template()
+
+
 class Sft(Section):
     """Teach: cross-entropy on the assistant's words only.
 
     `together` is how many conversations about the same images one row may hold: they see the images and not each
-    other, and the images are read once. `train.batch` then counts such groups.
+    other, and the images are read once. `train.batch` then counts such groups. `reports` is the share of samples
+    whose prompt shows the reports retrieved for them, where there are any.
     """
 
     stage: Literal["sft"]
@@ -189,20 +127,33 @@ class Sft(Section):
     trainable: Trainable
     max_tokens: int = Field(default=1024, ge=16)
     together: int = Field(default=1, ge=1)
+    reports: float = Field(default=1.0, ge=0, le=1)
     speed: Speed = Speed()
     train: Train = Train()
 
 
+Kind = Literal[
+    "wrong_finding", "degraded", "noised", "cross_modality", "over_reliance", "under_use", "judged"
+]
+
+
 class Prefer(Section):
-    """Preference pairs from samples. `kinds` gives each kind its share of the training samples."""
+    """Preference pairs from samples. `kinds` gives each kind its share of the samples of `split`.
+
+    `noised` (MMed-RAG's first stage), `cross_modality`, `over_reliance` and `under_use` (its second) ask `model`
+    itself, with and without the image and the retrieved reports; `judged` lets `judge.model` choose among answers.
+    """
 
     stage: Literal["prefer"]
     data: str
     model: str | None = None
-    kinds: dict[Literal["wrong_finding", "degraded"], float]
+    split: Literal["train", "valid"] = "train"
+    kinds: dict[Kind, float]
     degrade: DegradeSpec = DegradeSpec()
     topics: tuple[str, ...] = ()
     limit: int | None = Field(default=None, ge=1)
+    judge: Judge = Judge()
+    generate: Generate = Generate()
 
 
 class Align(Section):
@@ -218,13 +169,16 @@ class Align(Section):
     reference: Literal["parent", "base", "none"] = "parent"
     loss: Loss = Loss()
     speed: Speed = Speed()
-    trainable: Trainable = {"language": Plan(lora=Lora(r=16, alpha=32, lr=1e-4))}
+    trainable: Trainable = Field(default={"language": Plan(lora=Lora(r=16, alpha=32, lr=1e-4))})
     max_tokens: int = Field(default=1024, ge=16)
     train: Train = Train()
 
 
 class Evaluate(Section):
-    """Answers of every model on clean and blind images, scored with intervals, and a report."""
+    """Answers of every model on clean and blind images, scored with intervals, and a report.
+
+    Of `images`, `unaided` is the clean image without the reports that were retrieved for it.
+    """
 
     stage: Literal["evaluate"]
     data: str
@@ -245,7 +199,9 @@ class Evaluate(Section):
         return images
 
 
-AnyStage = Annotated[Prepare | Sft | Prefer | Align | Evaluate, Field(discriminator="stage")]
+AnyStage = Annotated[
+    Prepare | Contrast | Index | Retrieve | Sft | Prefer | Align | Evaluate, Field(discriminator="stage")
+]
 
 
 class Recipe(Section):
@@ -260,6 +216,8 @@ class Recipe(Section):
         section = self.stages[stage]
         named = [getattr(section, "data", None), getattr(section, "model", None)]
         named += list(getattr(section, "models", ()))
+        index = getattr(section, "index", ())
+        named += [index] if isinstance(index, str) else list(dict(index).values())
         return list(dict.fromkeys(n for n in named if isinstance(n, str) and n in self.stages))
 
 
@@ -285,13 +243,13 @@ def check(document: dict[str, Any], where: str) -> Recipe:
         recipe = Recipe.model_validate(document)
         stages, lines = dict(recipe.stages), []
     except ValidationError as error:
-        stages, lines = _sound(document), _explain(error)
+        stages, lines = _sound(document), faults.explain(error, Recipe, _STAGES, _INNER)
     named = document["stages"] if isinstance(document.get("stages"), dict) else {}
     kinds = {str(n): s["stage"] if str(n) in stages else None for n, s in named.items()}
-    faults = [*lines, *graph.names(kinds), *graph.mentions(stages, kinds), *graph.plug_ins(stages)]
-    if faults:
-        head = f"{len(faults)} fault(s) in the recipe"
-        raise RecipeError("\n  ".join([head, *faults]), where=where)
+    found = [*lines, *graph.names(kinds), *graph.mentions(stages, kinds), *graph.plug_ins(stages)]
+    if found:
+        head = f"{len(found)} fault(s) in the recipe"
+        raise RecipeError("\n  ".join([head, *found]), where=where)
     return recipe
 
 
@@ -310,45 +268,22 @@ def _sound(document: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _explain(error: ValidationError) -> list[str]:
-    """All faults of a validation as lines `place: what, found ...`; places read as in an override."""
-    faults = {_place(item["loc"]): item for item in error.errors()}
-    inner = {loc for loc in faults if not any(o != loc and o[: len(loc)] == loc for o in faults)}
-    lines = []
-    for loc in sorted(inner, key=list(faults).index):
-        item = faults[loc]
-        text = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            stage = _STAGES.get(str(item["loc"][2])) if len(item["loc"]) > 3 else Recipe
-            text = "unknown key" + plugins.nearest(loc[-1], _known_keys(stage))
-        elif item["type"] == "union_tag_invalid":
-            text = f"unknown stage; known: {', '.join(_STAGES)}"
-        elif item["type"] not in ("missing", "value_error"):
-            text += f", found {item['input']!r}"
-        words = loc[1:] if loc[0] == "stages" and len(loc) > 1 else loc
-        lines.append(f"{'.'.join(words)}: {text}")
-    return lines
-
-
-def _place(loc: tuple[str | int, ...]) -> tuple[str, ...]:
-    """A dotted place as the user wrote it: without the words that pydantic adds for unions."""
-    parts = [str(p) for p in loc]
-    if len(parts) > 2 and parts[0] == "stages" and parts[2] in _STAGES:
-        del parts[2]
-    added = ("Plan", "Model", "literal['frozen']", "str")
-    return tuple(p for p in parts if p not in added and not p.startswith("function-"))
-
-
 _STAGES: dict[str, type[BaseModel]] = {
-    "prepare": Prepare, "sft": Sft, "prefer": Prefer, "align": Align, "evaluate": Evaluate,
+    "prepare": Prepare, "contrast": Contrast, "index": Index, "retrieve": Retrieve, "sft": Sft, "prefer": Prefer,
+    "align": Align, "evaluate": Evaluate,
 }  # fmt: skip
-
-
-def _known_keys(section: type[BaseModel] | None) -> list[str]:
-    """Keys of a section and of the sections inside it."""
-    if section is None:
-        return []
-    keys = list(section.model_fields)
-    for inner in (Split, Train, Generate, Full, Lora, Plan, Model, DegradeSpec):
-        keys += inner.model_fields
-    return keys
+_INNER = (
+    Split,
+    Train,
+    Generate,
+    Full,
+    Lora,
+    Plan,
+    Model,
+    DegradeSpec,
+    Speed,
+    Encoder,
+    Choose,
+    Template,
+    Judge,
+)

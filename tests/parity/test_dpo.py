@@ -22,7 +22,7 @@ from sightline.losses.logps import answer_logps
 from sightline.losses.pairs import PairLogps
 from sightline.models import trainable
 from sightline.models.features import Features
-from sightline.recipe import Lora, Plan
+from sightline.settings import Lora, Plan
 from sightline.train.reference import reference_logps
 from sightline.train.trainers import Answers, pair_logps
 from sightline.types import Degrade, Message, Preference

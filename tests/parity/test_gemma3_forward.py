@@ -20,7 +20,7 @@ from sightline.losses.logps import token_logps
 from sightline.models import checkpoint, trainable
 from sightline.models.families import gemma3
 from sightline.models.family import Bundle
-from sightline.recipe import Full, Lora, Plan
+from sightline.settings import Full, Lora, Plan
 from sightline.types import Message
 
 SIZES = [(28, 28), (40, 33), (19, 90)]

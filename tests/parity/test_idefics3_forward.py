@@ -29,7 +29,7 @@ from sightline.errors import ModelError
 from sightline.models import checkpoint, trainable
 from sightline.models.families.idefics3 import Tiles
 from sightline.models.family import Bundle
-from sightline.recipe import Full, Lora, Plan
+from sightline.settings import Full, Lora, Plan
 from sightline.types import Message
 
 SIZES = [(28, 28), (40, 93), (90, 19)]  # height and width; 3 x 3, 2 x 3 and 3 x 1 tiles

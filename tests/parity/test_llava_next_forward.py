@@ -18,7 +18,7 @@ from sightline.inference import ask, items
 from sightline.models import checkpoint
 from sightline.models.family import Bundle
 from sightline.models.features import Features, gridder
-from sightline.recipe import Generate
+from sightline.settings import Generate
 from sightline.types import ImageRef, View
 
 SIZES = [(28, 28), (40, 90), (90, 31), (200, 210), (33, 140)]  # height, width

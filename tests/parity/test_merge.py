@@ -13,7 +13,7 @@ from torch import Tensor
 import models
 from sightline.models import checkpoint, trainable
 from sightline.models.family import Bundle
-from sightline.recipe import Full, Lora, Plan
+from sightline.settings import Full, Lora, Plan
 
 LORA, FULL = Plan(lora=Lora(r=4, alpha=8, lr=1e-3)), Plan(full=Full(lr=1e-2))
 

@@ -21,7 +21,7 @@ from sightline.images.seen import Seen
 from sightline.models import checkpoint, features, trainable
 from sightline.models.families import mllama
 from sightline.models.family import Bundle
-from sightline.recipe import Full, Lora, Plan
+from sightline.settings import Full, Lora, Plan
 from sightline.types import Message
 
 SIZES = [(28, 28), (40, 33), (19, 90)]

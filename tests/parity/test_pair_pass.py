@@ -29,8 +29,8 @@ from sightline.losses.orpo import orpo
 from sightline.losses.pairs import PairLogps
 from sightline.models import features, pairpass, trainable
 from sightline.models.family import Bundle
-from sightline.recipe import Full, Lora
-from sightline.recipe import Plan as Part
+from sightline.settings import Full, Lora
+from sightline.settings import Plan as Part
 from sightline.train.trainers import Answers, pair_logps
 from sightline.types import Degrade, Message, Preference, View
 

@@ -23,8 +23,8 @@ from sightline.images.seen import Seen
 from sightline.models import checkpoint, trainable
 from sightline.models.families import qwen2_5_vl
 from sightline.models.family import Bundle
-from sightline.recipe import Full, Lora
-from sightline.recipe import Plan as Part
+from sightline.settings import Full, Lora
+from sightline.settings import Plan as Part
 from sightline.types import ImageRef, Message, View
 
 Size = tuple[int, int]  # height, width

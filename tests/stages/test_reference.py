@@ -21,8 +21,9 @@ from sightline.losses.dpo import dpo
 from sightline.models import checkpoint, trainable
 from sightline.models.family import Bundle
 from sightline.models.features import Features, Pixels
-from sightline.recipe import Align, Full, Lora
-from sightline.recipe import Plan as Part
+from sightline.recipe import Align
+from sightline.settings import Full, Lora
+from sightline.settings import Plan as Part
 from sightline.train.reference import reference_key
 from sightline.train.trainers import Answers, pair_logps
 from sightline.types import Degrade, Message, Preference

@@ -15,7 +15,7 @@ import models
 from sightline.errors import ModelError
 from sightline.models import checkpoint, trainable
 from sightline.models.family import Bundle
-from sightline.recipe import Full, Lora, Plan
+from sightline.settings import Full, Lora, Plan
 
 LORA, FULL = Plan(lora=Lora(r=2, alpha=4, lr=1e-3)), Plan(full=Full(lr=1e-2))
 USUAL: dict[str, Any] = {"connector": FULL, "language": LORA}

@@ -14,7 +14,7 @@ from sightline.errors import ModelError
 from sightline.images.seen import Seen
 from sightline.models.family import Bundle
 from sightline.models.features import Features, Pixels, encode, looker, pixels, weights_hash
-from sightline.recipe import Speed
+from sightline.settings import Speed
 from sightline.types import Degrade, View
 
 

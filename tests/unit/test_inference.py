@@ -17,7 +17,7 @@ from sightline.data.chat import Chat
 from sightline.images.seen import Seen
 from sightline.inference import Answer, Item, Ledger, ask, first_tokens, items, predictions
 from sightline.models.family import Bundle
-from sightline.recipe import Generate
+from sightline.settings import Generate
 from sightline.types import ImageRef, Message, Prediction, Sample, View
 
 SETTINGS = Generate(max_new_tokens=6, batch=4)

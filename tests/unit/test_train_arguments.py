@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sightline.errors import RecipeError
-from sightline.recipe import Train
+from sightline.settings import Train
 from sightline.train.arguments import FIXED, Ordered, arguments, steps
 
 

@@ -17,7 +17,7 @@ from sightline import runs
 from sightline.errors import Interrupted, NonFinite, RunError
 from sightline.losses.logps import IGNORE
 from sightline.models.family import Bundle, Family
-from sightline.recipe import Full, Plan, Train
+from sightline.settings import Full, Plan, Train
 from sightline.train.arguments import Ordered
 from sightline.train.fit import Job, data_ids, find, fit
 from sightline.train.trainers import Answers, SupervisedTrainer

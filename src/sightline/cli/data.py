@@ -122,7 +122,7 @@ def painted(record: Sample | Preference, model: str) -> str:
     """A record as the tokens of a model, learned ones in green. Needs torch."""
     from ..data.chat import Chat, paint
     from ..models import checkpoint
-    from ..recipe import Model
+    from ..settings import Model
     from ..types import Message, Sample
 
     if model == "kit":

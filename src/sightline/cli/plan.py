@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from .. import runs
 from ..errors import RunError
-from ..recipe import Align, Model, Plan, Prepare, Recipe, Sft
+from ..recipe import Align, Prepare, Recipe, Sft
+from ..settings import Model, Plan
 
 STAGES = Path(__file__).parent.parent / "stages"
 State = Literal["up to date", "would run", "would resume"]

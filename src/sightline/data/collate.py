@@ -13,8 +13,8 @@ from typing import Any, Literal
 import torch
 
 from ..images.seen import Seen
-from ..recipe import Speed
 from ..runs import canonical, digest
+from ..settings import Speed
 from ..types import View
 from .chat import Chat
 from .line import NOBODY, Line, Row, alone, shared

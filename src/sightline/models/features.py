@@ -24,7 +24,7 @@ from .. import images, runs
 from ..errors import ModelError
 from ..images import degrade
 from ..images.seen import Seen
-from ..recipe import Speed
+from ..settings import Speed
 from ..types import ImageRef, View
 from .family import Bundle, Given, Grid
 

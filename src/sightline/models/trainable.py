@@ -17,7 +17,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
 from ..errors import ModelError
-from ..recipe import Full, Lora, Plan
+from ..settings import Full, Lora, Plan
 from .family import Bundle, Family
 
 Asked = Mapping[str, Literal["frozen"] | Plan]

@@ -16,8 +16,9 @@ from ..images import degrade
 from ..losses.pairs import PairLogps, PairLoss
 from ..models import checkpoint, trainable
 from ..models.features import gridder, looker
-from ..recipe import Align, Model
+from ..recipe import Align
 from ..runs import Run, write_json
+from ..settings import Model
 from ..train.fit import Job, fit
 from ..train.reference import reference
 from ..train.trainers import Answers, PairTrainer

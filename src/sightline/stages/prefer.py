@@ -12,8 +12,9 @@ from ..errors import DataError
 from ..inference import Answer, Item, ask, in_precision, items
 from ..models import checkpoint
 from ..models.features import Features, gridder
-from ..recipe import Generate, Prefer
+from ..recipe import Prefer
 from ..runs import Run, digest, write_json
+from ..settings import Generate
 from ..types import Degrade, Preference, Sample, View
 
 VERSION = 1

@@ -8,8 +8,9 @@ from ..data.collate import Plan, SupervisedCollator, together
 from ..data.rows import encode_samples, select
 from ..models import checkpoint, trainable
 from ..models.features import gridder, looker
-from ..recipe import Model, Sft
+from ..recipe import Sft
 from ..runs import Run, write_json
+from ..settings import Model
 from ..train.fit import Job, fit
 from ..train.trainers import Answers, SupervisedTrainer
 

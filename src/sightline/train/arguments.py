@@ -13,7 +13,7 @@ from transformers import TrainingArguments
 
 from .. import runs
 from ..errors import RecipeError
-from ..recipe import Train
+from ..settings import Train
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ import torch
 from .. import runs
 from ..errors import Interrupted, RunError
 from ..models import trainable
-from ..recipe import Train
+from ..settings import Train
 from .arguments import Ordered, arguments, steps
 from .callbacks import Events, Progress, StopAtStep
 from .trainers import Answers, AtomicTrainer

@@ -17,8 +17,9 @@ from ..data.collate import Pair, PairCollator, Plan
 from ..models import checkpoint
 from ..models.family import Bundle
 from ..models.features import Features, Look
-from ..recipe import Align, Model
+from ..recipe import Align
 from ..runs import Run, canonical, digest, read_json, write_json
+from ..settings import Model
 from .trainers import Answers
 
 Reference = dict[str, tuple[float, ...]]
