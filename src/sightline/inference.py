@@ -1,8 +1,8 @@
 """Samples to predictions: batched, turn by turn with the model's own earlier answers, resumable.
 
 A conversation is read in pieces. Before each answer the model sees everything so far, its own answers included.
-A yes/no question is answered by comparing log p(yes) and log p(no) at that place; any other by greedy decoding.
-Equal inputs (a black image under the same questions, say) are computed once.
+A yes/no question is answered by comparing log p(yes) and log p(no) at that place; any other by greedy decoding, unless
+a `Manner` says otherwise. Equal inputs (a black image under the same questions, say) are computed once.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from .data.rows import GridOf, plain
 from .errors import ModelError
 from .images.seen import Seen
 from .metrics.answers import closed
+from .models.chance import Chance
 from .models.family import Bundle
 from .settings import Generate
 from .types import Prediction, Sample, View, to_plain
@@ -35,7 +36,10 @@ Look = Callable[[View], Seen]
 
 @dataclass(frozen=True)
 class Item:
-    """One sample ready to be asked: its ids, its images as the model will see them, and which turns are yes/no."""
+    """One sample ready to be asked: its ids, its images as the model will see them, and which turns are yes/no.
+
+    `encoded` may hold more than `sample` says, such as retrieved reports in front of the first question.
+    """
 
     sample: Sample
     encoded: Encoded
@@ -61,8 +65,29 @@ class _Row:
     answers: list[Answer] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Manner:
+    """How a conversation is led.
+
+    Args:
+        right: read the right answer behind each question instead of the model's own, so that every turn is asked
+            after right answers only.
+        chance: how tokens of open answers are drawn; None takes the likeliest.
+    """
+
+    right: bool = False
+    chance: Chance | None = None
+
+
+PLAIN = Manner()
+
+
 def items(
-    samples: Iterable[Sample], chat: Chat, see: Callable[[Sample, int], View], grid: GridOf = plain
+    samples: Iterable[Sample],
+    chat: Chat,
+    see: Callable[[Sample, int], View],
+    grid: GridOf = plain,
+    read: Callable[[Sample], Sample] | None = None,
 ) -> list[Item]:
     """Encode samples for asking.
 
@@ -71,11 +96,13 @@ def items(
         chat: how the model writes them.
         see: (sample, image index) -> the view that is shown in its place.
         grid: what the model must know of an image's size.
+        read: what the model reads of a sample, with the reports that were retrieved for it, say; None: what it says.
     """
     out = []
     for sample in samples:
         shown = [see(sample, i) for i in range(len(sample.images))]
-        encoded = chat.encode(sample.messages, [grid(view.image) for view in shown])
+        messages = read(sample).messages if read else sample.messages
+        encoded = chat.encode(messages, [grid(view.image) for view in shown])
         views = tuple(shown[i] for i in encoded.images)
         flags = tuple(t != REPORT and closed(q, a) is not None for q, a, t in exchanges(sample))
         out.append(Item(sample, encoded, views, flags))
@@ -99,6 +126,7 @@ def ask(
     look: Look,
     settings: Generate,
     done: Callable[[Item, list[Answer]], None],
+    manner: Manner = PLAIN,
 ) -> None:
     """Answer every turn of every item, longest first, equal inputs once.
 
@@ -108,6 +136,7 @@ def ask(
         look: a view to features of the frozen tower, [tokens, width].
         settings: batch size and longest answer.
         done: called with each item and its answers as soon as they are known.
+        manner: whose answers stand before the next question, and how tokens are picked.
 
     Raises:
         ModelError: the family cannot be asked.
@@ -119,14 +148,14 @@ def ask(
         )  # fmt: skip
     same: dict[str, list[Item]] = {}
     for item in todo:
-        same.setdefault(_fingerprint(item, look), []).append(item)
+        same.setdefault(_fingerprint(item, look, manner), []).append(item)
     firsts = sorted(
         (group[0] for group in same.values()), key=lambda i: (i.closed, -len(i.encoded.ids), i.sample.id)
     )
     groups = {id(group[0]): group for group in same.values()}
     with tqdm(total=len(todo), desc="  answering", unit="study") as bar:
         for batch in _batches(firsts, settings.batch):
-            for item, answers in zip(batch, _converse(bundle, batch, look, settings), strict=True):
+            for item, answers in zip(batch, _converse(bundle, batch, look, settings, manner), strict=True):
                 for twin in groups[id(item)]:
                     done(twin, answers)
                     bar.update()
@@ -141,9 +170,13 @@ def in_precision(bundle: Bundle, settings: Generate) -> None:
                 bundle.family.module(bundle.model, name).to(dtype)
 
 
-def _fingerprint(item: Item, look: Look) -> str:
-    """All that decides an item's answers: its ids outside the right answers, and its images' values."""
-    mixed = hashlib.sha256(repr((_chunks(item.encoded), item.closed)).encode())
+def _fingerprint(item: Item, look: Look, manner: Manner) -> str:
+    """All that decides an item's answers: the ids that are read, its images' values, and its name where it counts."""
+    asked: Any = _chunks(item.encoded)
+    if manner.right:
+        asked = item.encoded.ids[: item.encoded.turns[-1].start], item.encoded.turns
+    name = item.sample.id if manner.chance else ""
+    mixed = hashlib.sha256(repr((asked, item.closed, name)).encode())
     for view in item.views:
         mixed.update(look(view).values.contiguous().numpy().tobytes())
     return mixed.hexdigest()
@@ -168,7 +201,9 @@ def _chunks(encoded: Encoded) -> list[tuple[int, ...]]:
 
 
 @torch.no_grad()
-def _converse(bundle: Bundle, batch: Sequence[Item], look: Look, settings: Generate) -> list[list[Answer]]:
+def _converse(
+    bundle: Bundle, batch: Sequence[Item], look: Look, settings: Generate, manner: Manner
+) -> list[list[Answer]]:
     """Answer all turns of a batch of items that ask alike."""
     reader = Reader(bundle, len(batch))
     rows = [_Row(item, [], list(item.views)) for item in batch]
@@ -178,10 +213,16 @@ def _converse(bundle: Bundle, batch: Sequence[Item], look: Look, settings: Gener
         logits = reader.read([row.unread + list(chunks[i][turn]) for i, row in enumerate(rows)], images)
         for row in rows:
             row.unread = []
+        before = reader.mask.shape[1], reader.seen
         if is_closed:
             _choose(bundle, rows, logits)
         else:
-            _decode(bundle, rows, reader, logits, settings.max_new_tokens)
+            _decode(bundle, rows, reader, logits, settings.max_new_tokens, manner.chance)
+        if manner.right:
+            reader.rewind(*before)
+            for row in rows:
+                place = row.item.encoded.turns[turn]
+                row.unread = list(row.item.encoded.ids[place.start : place.stop])
     return [row.answers for row in rows]
 
 
@@ -220,13 +261,15 @@ def first_tokens(tokenizer: Any, forms: Sequence[str]) -> list[int]:
     return list(dict.fromkeys(found))
 
 
-def _decode(bundle: Bundle, rows: Sequence[_Row], reader: Reader, logits: Tensor, limit: int) -> None:
-    """Greedy decoding until an end token or the limit."""
+def _decode(
+    bundle: Bundle, rows: Sequence[_Row], reader: Reader, logits: Tensor, limit: int, chance: Chance | None
+) -> None:
+    """Greedy decoding, or sampling, until an end token or the limit."""
     ends = end_tokens(bundle)
     made: list[list[int]] = [[] for _ in rows]
     open_rows = set(range(len(rows)))
     for step in range(limit):
-        picked = logits.argmax(-1).tolist()
+        picked = _picked(rows, logits, step, chance)
         for i in sorted(open_rows):
             if picked[i] in ends:
                 open_rows.discard(i)
@@ -238,6 +281,14 @@ def _decode(bundle: Bundle, rows: Sequence[_Row], reader: Reader, logits: Tensor
     for i, row in enumerate(rows):
         row.unread = made[i][-1:] if i in open_rows else []
         row.answers.append(Answer(bundle.tokenizer.decode(made[i], skip_special_tokens=True).strip()))
+
+
+def _picked(rows: Sequence[_Row], logits: Tensor, step: int, chance: Chance | None) -> list[int]:
+    """The next token of every row."""
+    if chance is None:
+        return list(logits.argmax(-1).tolist())
+    names = [(row.item.sample.id, str(len(row.answers)), str(step)) for row in rows]
+    return [chance.pick(name, row) for name, row in zip(names, logits, strict=True)]
 
 
 def end_tokens(bundle: Bundle) -> set[int]:
@@ -296,6 +347,11 @@ class Reader:
         self.seen = self.seen + lengths
         last = out.last_hidden_state[torch.arange(len(pieces)), (lengths - 1).clamp_min(0)]  # [B, hidden]
         return self.bundle.head(last)
+
+    def rewind(self, length: int, seen: Tensor) -> None:
+        """Forget what was read since the mask had this length: it is masked, and positions count on from `seen`."""
+        self.mask[:, length:] = 0
+        self.seen = seen
 
 
 def predictions(item: Item, answers: Sequence[Answer]) -> list[Prediction]:

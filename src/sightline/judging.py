@@ -12,16 +12,25 @@ from math import isnan
 from typing import Any
 
 from . import plugins, stats
+from .metrics import reliance
 from .metrics.measure import Measure
 from .types import Prediction
 
 Side = tuple[str, str]
 Measures = dict[Side, dict[str, Measure]]
 
+UNAIDED = "unaided"  # the clean image, without the reports that were retrieved for it
+NOTHING_SEEN = (
+    "noise",
+    "black",
+    "swapped",
+)  # the first that was asked stands for the model without its image
 BETWEEN_MODELS = (
     "balanced_accuracy", "accuracy", "exact_match", "token_f1", "finding_f1", "margin", "auc", "bleu", "rouge_l",
+    *reliance.NAMES,
 )  # fmt: skip
 BLIND = ("balanced_accuracy", "exact_match", "finding_f1", "margin")
+WITHOUT_REPORTS = ("accuracy", *BLIND)
 RISE = "margin"
 
 
@@ -34,6 +43,26 @@ def measure(predictions: Mapping[Side, Sequence[Prediction]], metrics: Sequence[
     }
 
 
+def measure_reliance(predictions: Mapping[Side, Sequence[Prediction]]) -> Measures:
+    """What retrieved reports do to every model, as measures of its answers to clean images.
+
+    Over-reliance, harm and help need the answers without reports (`unaided`), copying those to a blind image; what
+    was not asked is not measured.
+    """
+    found: Measures = {}
+    order = {image: place for place, image in enumerate(NOTHING_SEEN)}
+    for model in dict.fromkeys(model for model, _ in predictions):
+        sides = {image: made for (name, image), made in predictions.items() if name == model}
+        clean, unaided = sides.pop("clean", None), sides.pop(UNAIDED, None)
+        if not clean:
+            continue
+        made = reliance.reliance(clean, unaided) if unaided else []
+        blind = sorted(sides, key=lambda image: order.get(image, len(order)))
+        made += reliance.copying(clean, {image: sides[image] for image in blind})
+        found[model, "clean"] = {each.name: each for each in made}
+    return found
+
+
 def rows(measures: Measures, seed: int, resamples: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """One row per (model, image, metric) with its interval, and one per named part.
 
@@ -44,6 +73,8 @@ def rows(measures: Measures, seed: int, resamples: int) -> tuple[list[dict[str, 
     for (model, image), named in measures.items():
         for name, each in named.items():
             score = stats.score(each, seed=seed, resamples=resamples)
+            if isnan(score.value):
+                continue  # a rate among turns of which there are none
             low, high = score.interval if score.interval is not None else (None, None)
             row = {"model": model, "image": image, "metric": name}
             out.append(
@@ -67,8 +98,8 @@ def rows(measures: Measures, seed: int, resamples: int) -> tuple[list[dict[str, 
 def comparisons(measures: Measures, models: Sequence[str], seed: int, resamples: int) -> list[dict[str, Any]]:
     """Paired differences on the same patients.
 
-    Each model against the one before, each model with against without its image, and whether the gap between
-    clean and blind has risen from one model to the next.
+    Each model against the one before, each model with against without its image (or its reports), and whether the
+    gap between clean and blind has risen from one model to the next.
 
     Returns:
         Rows {question, metric, a, b, difference, low, high, p, n, patients}; `p` is corrected after Holm over
@@ -77,10 +108,12 @@ def comparisons(measures: Measures, models: Sequence[str], seed: int, resamples:
     images = list(dict.fromkeys(image for _, image in measures if image != "clean"))
     pairs: list[tuple[str, Side, Side, tuple[str, ...]]]
     pairs = [(f"{b} minus {a}", (b, "clean"), (a, "clean"), BETWEEN_MODELS) for a, b in pairwise(models)]
-    pairs += [(f"{m}: clean minus {i}", (m, "clean"), (m, i), BLIND) for m in models for i in images]
+    asked = {image: WITHOUT_REPORTS if image == UNAIDED else BLIND for image in images}
+    pairs += [(f"{m}: clean minus {i}", (m, "clean"), (m, i), asked[i]) for m in models for i in images]
     out = [row for each in pairs for row in _differences(measures, *each, seed=seed, resamples=resamples)]
     for before, after in pairwise(models):
-        out += _rises(measures, before, after, images, seed=seed, resamples=resamples)
+        blind = [image for image in images if image != UNAIDED]
+        out += _rises(measures, before, after, blind, seed=seed, resamples=resamples)
     known = [row for row in out if row["p"] is not None]
     for row, p in zip(known, stats.holm([row["p"] for row in known]), strict=True):
         row["p"] = p
@@ -94,11 +127,12 @@ def _differences(
     out = []
     for name in names:
         one, other = measures.get(a, {}).get(name), measures.get(b, {}).get(name)
-        if one is not None and other is not None:
-            found = stats.paired(one, other, seed=seed, resamples=resamples)
-            out.append(
-                {"question": question, "metric": name, "a": one.value(), "b": other.value(), **asdict(found)}
-            )
+        if one is None or other is None or isnan(one.value() - other.value()):
+            continue
+        found = stats.paired(one, other, seed=seed, resamples=resamples)
+        out.append(
+            {"question": question, "metric": name, "a": one.value(), "b": other.value(), **asdict(found)}
+        )
     return out
 
 

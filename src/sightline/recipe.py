@@ -20,6 +20,7 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     field_validator,
+    model_validator,
 )
 
 from . import faults, graph, tree
@@ -88,7 +89,7 @@ class Contrast(Section):
 class Index(Section):
     """Reports with their embeddings, to be searched. Reports of the test split are never taken in.
 
-    `collapse` joins reports of one split whose words are that alike (1: only equal ones). `approximate_above` is
+    `collapse` joins reports whose words are that alike (1: only equal ones). `approximate_above` is
     the number of reports from which on search is approximate.
     """
 
@@ -135,6 +136,7 @@ class Sft(Section):
 Kind = Literal[
     "wrong_finding", "degraded", "noised", "cross_modality", "over_reliance", "under_use", "judged"
 ]
+ASKING = ("noised", "cross_modality", "over_reliance", "under_use", "judged")
 
 
 class Prefer(Section):
@@ -154,6 +156,15 @@ class Prefer(Section):
     limit: int | None = Field(default=None, ge=1)
     judge: Judge = Judge()
     generate: Generate = Generate()
+
+    @model_validator(mode="after")
+    def _asked(self) -> Prefer:
+        lonely = [kind for kind in self.kinds if kind in ASKING]
+        if lonely and self.model is None:
+            raise ValueError(f"{', '.join(lonely)}: made of the answers of a model; name it as `model`")
+        if "judged" in self.kinds and self.judge.model is None:
+            raise ValueError("judged: a second model judges the answers; name it as `judge.model`")
+        return self
 
 
 class Align(Section):
@@ -216,6 +227,7 @@ class Recipe(Section):
         section = self.stages[stage]
         named = [getattr(section, "data", None), getattr(section, "model", None)]
         named += list(getattr(section, "models", ()))
+        named.append(getattr(getattr(section, "judge", None), "model", None))
         index = getattr(section, "index", ())
         named += [index] if isinstance(index, str) else list(dict(index).values())
         return list(dict.fromkeys(n for n in named if isinstance(n, str) and n in self.stages))
@@ -243,7 +255,7 @@ def check(document: dict[str, Any], where: str) -> Recipe:
         recipe = Recipe.model_validate(document)
         stages, lines = dict(recipe.stages), []
     except ValidationError as error:
-        stages, lines = _sound(document), faults.explain(error, Recipe, _STAGES, _INNER)
+        stages, lines = _sound(document), faults.explain(error, Recipe, STAGES, _INNER)
     named = document["stages"] if isinstance(document.get("stages"), dict) else {}
     kinds = {str(n): s["stage"] if str(n) in stages else None for n, s in named.items()}
     found = [*lines, *graph.names(kinds), *graph.mentions(stages, kinds), *graph.plug_ins(stages)]
@@ -268,7 +280,7 @@ def _sound(document: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-_STAGES: dict[str, type[BaseModel]] = {
+STAGES: dict[str, type[BaseModel]] = {
     "prepare": Prepare, "contrast": Contrast, "index": Index, "retrieve": Retrieve, "sft": Sft, "prefer": Prefer,
     "align": Align, "evaluate": Evaluate,
 }  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class Section(BaseModel):
@@ -105,7 +105,7 @@ class Choose(Section):
 class Template(Section):
     """How reports stand in a prompt: whose wording, and what it calls the reader and the picture."""
 
-    name: str = "mmed_rag"
+    name: Literal["mmed_rag", "rule", "plain"] = "mmed_rag"
     role: str = "radiologist"
     image: str = "X-ray"
 
@@ -139,6 +139,13 @@ class Train(Section):
     save_every: int = Field(default=50, ge=1)
     keep: int = Field(default=2, ge=1)
     extra: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("warmup")
+    @classmethod
+    def _whole(cls, warmup: float) -> float:
+        if warmup >= 1 and warmup != int(warmup):
+            raise ValueError("below 1 it is a share of the steps, from 1 on a whole number of them")
+        return warmup
 
 
 class Generate(Section):

@@ -91,6 +91,6 @@ def test_every_command_is_on_the_map() -> None:
 
 def test_every_recipe_setting_of_a_stage_is_named() -> None:
     page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
-    for section in (recipe.Prepare, recipe.Sft, recipe.Prefer, recipe.Align, recipe.Evaluate):
+    for section in recipe.STAGES.values():
         for key in set(section.model_fields) - {"stage"}:
             assert f"`{key}`" in page

@@ -15,7 +15,9 @@ from sightline.data.source import Reader
 from sightline.images import degrade
 from sightline.images.formats import Format
 from sightline.losses.pairs import PairLogps, PairLoss
+from sightline.losses.similarity import Contrastive
 from sightline.metrics.measure import Metric
+from sightline.models.encoder import EncoderFamily
 from sightline.models.family import Family
 from sightline.models.parts.efficientnet_lite import Part
 from sightline.types import Degrade
@@ -28,6 +30,8 @@ CLASSES: dict[str, Any] = {
     "metrics": Metric,
     "families": Family,
     "parts": Part,
+    "contrasts": Contrastive,
+    "encoders": EncoderFamily,
 }
 EVERY = [(kind, name) for kind in plugins.PLACES for name in plugins.names(kind)]  # type: ignore[arg-type]
 LOSSES = plugins.names("losses")
@@ -47,7 +51,7 @@ def test_a_plugin_registers_itself_last_and_explains_itself(kind: plugins.Kind, 
     assert [t.id for t in last.targets if isinstance(t, ast.Name)] == [plugins.PLACES[kind][1]]
     assert len(ast.get_docstring(tree) or "") > 40
     assert isinstance(plugins.load(kind, name), CLASSES[kind])
-    if kind not in ("families", "parts"):
+    if kind not in ("families", "parts", "encoders"):
         module = importlib.import_module(f"sightline.{plugins.PLACES[kind][0].replace('/', '.')}.{name}")
         assert getattr(module, function).__doc__
         assert all(isinstance(key, str) for key in plugins.options(kind, name))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
@@ -18,6 +19,7 @@ from .source import STAND_IN
 from .split import images
 
 EXAMPLES = 5
+INDEXED = ("patients", "images", "texts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,5 +169,49 @@ def answers(records: Iterable[Sample | Preference]) -> dict[str, Any]:
     return found
 
 
+def against(
+    indexed: Mapping[str, AbstractSet[str]], tested: Iterable[Mapping[str, AbstractSet[str]]]
+) -> dict[str, Any]:
+    """What an index of reports and the test samples that will ask it share.
+
+    Args:
+        indexed: `patients`, `images` (their hashes) and `texts` (normalised reports) of the index.
+        tested: the same of each test sample; "" is nothing.
+
+    Returns:
+        How many different patients, images and texts stand in both, how many test samples are touched by each, and a
+        warning where patients or images do. Equal texts alone are no leak: normal reports repeat.
+    """
+    shared: dict[str, set[str]] = {name: set() for name in INDEXED}
+    touched = dict.fromkeys(INDEXED, 0)
+    total = 0
+    for sample in tested:
+        total += 1
+        for name in INDEXED:
+            both = (sample[name] & indexed[name]) - {""}
+            shared[name] |= both
+            touched[name] += bool(both)
+    counts = {name: {"in_both": len(shared[name]), "test_samples": touched[name]} for name in INDEXED}
+    leaks = bool(shared["patients"] or shared["images"])
+    warning = (
+        f"the index holds {len(shared['patients'])} patients and {len(shared['images'])} images of the test split;"
+        " their own reports are not shown to them, but the encoder may have seen them"
+    )
+    return {**counts, "samples": total, "leaks": leaks, "warning": warning if leaks else ""}
+
+
 def _pictures(records: Iterable[Sample | Preference]) -> set[str]:
     return {ref.sha256 or ref.path for record in records for ref in images(record)}
+
+
+def across(
+    first: Iterable[Sample | Preference],
+    second: Iterable[Sample | Preference],
+    *,
+    names: tuple[str, str] = ("first", "second"),
+) -> Audit:
+    """What two data sets share, pairs and the test samples that will measure what they taught, say.
+
+    Patients are compared by their ids, so the two sets must name them alike; pictures by their bytes.
+    """
+    return audit(dict(zip(names, (first, second), strict=True)), name=" and ".join(names))

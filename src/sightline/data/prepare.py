@@ -41,6 +41,7 @@ class Prepared:
         counts: records per split.
         rejected: records that were refused.
         audits: the audit of the own splits, and of the official ones where there are any; empty when loaded.
+        template: how retrieved reports stand in prompts (`settings.Template` as plain values); None without retrieval.
     """
 
     folder: Path
@@ -49,6 +50,7 @@ class Prepared:
     counts: Mapping[str, int]
     rejected: int
     audits: tuple[Audit, ...] = ()
+    template: Mapping[str, str] | None = None
 
     def samples(self, split: str) -> Samples:
         """The samples of a split, lazily.
@@ -147,7 +149,10 @@ def load(folder: Path) -> Prepared:
         about = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
         root = folder / about["root"] if about["generated"] else Path(about["root"])
         counts, rejected = about["counts"], about["rejected"]
-        return Prepared(folder=folder, root=root, kind=about["kind"], counts=counts, rejected=rejected)
+        return Prepared(
+            folder=folder, root=root, kind=about["kind"], counts=counts, rejected=rejected,
+            template=about.get("template"),
+        )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             "no prepared data set in this folder, or it is damaged",

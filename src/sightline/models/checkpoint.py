@@ -3,7 +3,7 @@
     sightline.json                 family, what the base was composed from, the parent, what was trained
     adapter_config.json            PEFT's, where LoRA was trained
     adapter_model.safetensors      the adapter, and parts trained in full
-    full.safetensors               parts trained in full where there was no LoRA
+    full.safetensors               parts trained in full where there was no LoRA, and bare parameters beside it
     chat_template.jinja            the template that it was trained with
 
 `load` composes the base, then merges each ancestor's adapter in turn. Missing or unexpected keys are refused.
@@ -23,6 +23,8 @@ from torch import nn
 
 from .. import plugins, runs
 from ..errors import ModelError
+from . import trainable
+from .encoder import Learner
 from .family import Bundle
 
 FORMAT = 1
@@ -55,18 +57,22 @@ def save(
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_weights(folder, bundle, model)
-    above = None
-    if parent is not None:
-        above = {"path": os.path.relpath(parent, home), "content": fingerprint(parent)}
     info = {
         "format": FORMAT,
         "family": bundle.family.name,
         "base": bundle.base,
-        "parent": above,
+        "parent": above(parent, home),
         "trained": trained,
     }
     runs.write_json(folder / INFO, info)
     (folder / "chat_template.jinja").write_text(bundle.tokenizer.chat_template, encoding="utf-8")
+
+
+def above(parent: Path | None, home: Path) -> dict[str, str] | None:
+    """How a saved model that will stand in `home` names the one it stands on."""
+    if parent is None:
+        return None
+    return {"path": os.path.relpath(parent, home), "content": fingerprint(parent)}
 
 
 def base_weights(base: Mapping[str, Any]) -> list[str]:
@@ -81,16 +87,25 @@ def base_weights(base: Mapping[str, Any]) -> list[str]:
     return [f"{f.name} {runs.hash_file(f)}" for f in files]
 
 
-def write_weights(folder: Path, bundle: Bundle, model: nn.Module) -> None:
-    """The trained weights alone: PEFT's two files, or `full.safetensors`."""
+def write_weights(folder: Path, bundle: Learner, model: nn.Module) -> None:
+    """The trained weights alone: PEFT's two files, and in `full.safetensors` what trains outside PEFT."""
     if isinstance(model, PeftModel):
         model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)
         config = folder / "adapter_config.json"
         runs.write_json(config, _ordered(runs.read_json(config)))
-        return
-    weights = {n: p.detach().contiguous() for n, p in bundle.model.named_parameters() if p.requires_grad}
-    save_file(weights, folder / "full.safetensors")
+    weights = {name: p.detach().contiguous() for name, p in _outside(bundle).items()}
+    if weights or not isinstance(model, PeftModel):
+        save_file(weights, folder / "full.safetensors")
+
+
+def _outside(bundle: Learner) -> dict[str, nn.Parameter]:
+    """The parameters that train and are not PEFT's, by name."""
+    return {
+        name: p
+        for name, p in bundle.model.named_parameters()
+        if p.requires_grad and ".lora_" not in name and ".modules_to_save." not in name
+    }
 
 
 def _ordered(config: dict[str, Any]) -> dict[str, Any]:
@@ -100,23 +115,26 @@ def _ordered(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def read_weights(folder: Path, bundle: Bundle, model: nn.Module) -> None:
+def read_weights(folder: Path, bundle: Learner, model: nn.Module) -> None:
     """Load what `write_weights` wrote into a model prepared alike.
 
     Raises:
         ModelError: keys are missing or unexpected.
     """
     if isinstance(model, PeftModel):
-        stored = load_file(folder / "adapter_model.safetensors")
+        stored = _stored(folder / "adapter_model.safetensors")
         _same_keys(set(stored), set(get_peft_model_state_dict(model, save_embedding_layers=False)), folder)
         set_peft_model_state_dict(model, stored)
-        return
-    stored = load_file(folder / "full.safetensors")
-    own = dict(bundle.model.named_parameters())
-    _same_keys(set(stored), {n for n, p in own.items() if p.requires_grad}, folder)
+    own, stored = _outside(bundle), _stored(folder / "full.safetensors")
+    _same_keys(set(stored), set(own), folder)
     with torch.no_grad():
         for name, value in stored.items():
             own[name].copy_(value)
+
+
+def _stored(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file; none where there is no file, which is told from the keys that are missing."""
+    return load_file(path) if path.is_file() else {}
 
 
 def load(folder: Path) -> Bundle:
@@ -127,12 +145,17 @@ def load(folder: Path) -> Bundle:
     """
     line = lineage(folder)
     base = line[0][1]["base"]
+    if "model" not in base:
+        raise ModelError(
+            "this is a saved image-text encoder", where=str(folder), expected="a model that answers",
+            remedy="name it where an encoder is asked for, as in an `index` stage",
+        )  # fmt: skip
     bundle = compose(base["model"], base["seed"])
     bundle.base = base
     for place, info in line:
         template = (place / "chat_template.jinja").read_text(encoding="utf-8")
         bundle.tokenizer.chat_template = template
-        _add(place, info, bundle)
+        add(place, info, bundle)
     bundle.model.requires_grad_(False)
     bundle.model.eval()
     return bundle
@@ -184,25 +207,24 @@ def fingerprint(folder: Path) -> str:
     return runs.digest(*(f"{p.name}:{runs.hash_file(p)}" for p in runs.files_below(folder)))
 
 
-def merge(bundle: Bundle, model: nn.Module) -> None:
+def merge(bundle: Learner, model: nn.Module) -> None:
     """Fold adapters into the weights; the bundle then holds a plain model."""
     if isinstance(model, PeftModel):
         bundle.model = model.merge_and_unload()
     bundle.model.requires_grad_(False)
 
 
-def _add(place: Path, info: dict[str, Any], bundle: Bundle) -> None:
+def add(place: Path, info: dict[str, Any], bundle: Learner) -> None:
     """Put one saved model's weights on top of the bundle's and merge."""
-    if (place / "adapter_config.json").is_file():
+    peft = (place / "adapter_config.json").is_file()
+    model: nn.Module = bundle.model
+    model.requires_grad_(False)
+    if peft:
         config = LoraConfig.from_pretrained(place)
         config.inference_mode = False
-        model: nn.Module = get_peft_model(bundle.model, config)
-    else:
-        model = bundle.model
-        model.requires_grad_(False)
-        for part in (p for p, plan in info["trained"].items() if isinstance(plan, dict) and plan["full"]):
-            for name in bundle.family.parts[part]:
-                bundle.family.module(model, name).requires_grad_(True)
+        model = get_peft_model(bundle.model, config)
+    fulls = [part for part, plan in info["trained"].items() if isinstance(plan, dict) and plan["full"]]
+    trainable.unlock(bundle, fulls, modules=not peft)
     read_weights(place, bundle, model)
     merge(bundle, model)
 

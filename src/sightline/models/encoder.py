@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import ModelError
-from .family import Grid, Prepares
+from .family import Bundle, Grid, Prepares
 
 Tokens = Mapping[str, Tensor]  # `input_ids` [n, T] and what else the text tower takes
 
@@ -96,3 +96,6 @@ class DualEncoder:
     def scale(self) -> tuple[Tensor, Tensor | None]:
         """The logarithm of the factor on similarities, and the bias added to them where there is one."""
         return self.family.scale(self.model)
+
+
+Learner = Bundle | DualEncoder  # what is trained part by part, saved and loaded

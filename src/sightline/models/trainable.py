@@ -18,9 +18,12 @@ from torch import nn
 
 from ..errors import ModelError
 from ..settings import Full, Lora, Plan
-from .family import Bundle, Family
+from .encoder import EncoderFamily, Learner
+from .family import Family
 
 Asked = Mapping[str, Literal["frozen"] | Plan]
+# Their forward takes the weights of their linear layers past the layers themselves: an adapter in one would never act.
+SEALED = ("MultiheadAttention", "AttentionPool2d")
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class PartRow:
     trainable: int
 
 
-def apply(bundle: Bundle, asked: Asked, seed: int) -> nn.Module:
+def apply(bundle: Learner, asked: Asked, seed: int) -> nn.Module:
     """Set what trains, in place; adapters are injected into the bundle's model.
 
     Args:
@@ -64,14 +67,12 @@ def apply(bundle: Bundle, asked: Asked, seed: int) -> nn.Module:
             trained: nn.Module = get_peft_model(model, _lora_config(bundle, loras, fulls))
     else:
         trained = model
-        for part in fulls:
-            for name in family.parts[part]:
-                family.module(model, name).requires_grad_(True)
+    unlock(bundle, fulls, modules=not loras)
     check(bundle, asked)
     return trained
 
 
-def _lora_config(bundle: Bundle, loras: Mapping[str, Lora], fulls: list[str]) -> LoraConfig:
+def _lora_config(bundle: Learner, loras: Mapping[str, Lora], fulls: list[str]) -> LoraConfig:
     """One PEFT config for all parts; parts after the first differ by rank and alpha patterns."""
     targets: list[str] = []
     ranks: dict[str, int] = {}
@@ -93,34 +94,61 @@ def _lora_config(bundle: Bundle, loras: Mapping[str, Lora], fulls: list[str]) ->
         target_modules=targets,
         rank_pattern={} if same else ranks,
         alpha_pattern={} if same else alphas,
-        modules_to_save=[n for part in fulls for n in bundle.family.parts[part]] or None,
+        modules_to_save=[n for part in fulls for n, m in members(bundle, part) if isinstance(m, nn.Module)]
+        or None,
     )
 
 
-def _linears(bundle: Bundle, part: str, lora: Lora) -> list[str]:
-    """Dotted names of the linear layers of a part, the output head left out."""
+def members(bundle: Learner, part: str) -> list[tuple[str, nn.Module | nn.Parameter]]:
+    """What a part is made of, by dotted name: modules, and bare parameters such as a temperature.
+
+    Raises:
+        ModelError: the model has neither of that name.
+    """
+    bare = dict(bundle.model.named_parameters())
+    return [
+        (name, bare[name] if name in bare else bundle.family.module(bundle.model, name))
+        for name in bundle.family.parts[part]
+    ]
+
+
+def unlock(bundle: Learner, parts: list[str], *, modules: bool) -> None:
+    """Let parts train in full; beside LoRA the modules are PEFT's and only bare parameters are left to do."""
+    for part in parts:
+        for _, member in members(bundle, part):
+            if modules or isinstance(member, nn.Parameter):
+                member.requires_grad_(True)
+
+
+def _linears(bundle: Learner, part: str, lora: Lora) -> list[str]:
+    """Dotted names of the linear layers of a part that an adapter can act in, the output head left out."""
     found = []
-    for root in bundle.family.parts[part]:
-        module = bundle.family.module(bundle.model, root)
-        for name, inner in module.named_modules():
-            wanted = lora.targets == "all-linear" or name.rpartition(".")[2] in lora.targets
-            if isinstance(inner, nn.Linear) and name and wanted:
+    for root, member in members(bundle, part):
+        modules = dict(member.named_modules()) if isinstance(member, nn.Module) else {}
+        sealed = {name for name, inner in modules.items() if type(inner).__name__ in SEALED}
+        for name, inner in modules.items():
+            above, _, last = name.rpartition(".")
+            wanted = lora.targets == "all-linear" or last in lora.targets
+            if isinstance(inner, nn.Linear) and name and wanted and above not in sealed:
                 found.append(f"{root}.{name}")
     if not found:
-        raise ModelError(f"part '{part}' has no linear layer for LoRA", found=str(lora.targets))
+        raise ModelError(
+            f"part '{part}' has no linear layer for LoRA", found=str(lora.targets),
+            remedy="train it `full`, or leave it `frozen`",
+        )  # fmt: skip
     return found
 
 
-def part_of(family: Family, parameter: str) -> str:
+def part_of(family: Family | EncoderFamily, parameter: str) -> str:
     """The part that a parameter belongs to; "" for none. PEFT's wrapping words are ignored."""
     plain = parameter.removeprefix("base_model.model.")
     for part, names in family.parts.items():
-        if any(plain.startswith(f"{n}.") for n in names):
+        if any(plain == n or plain.startswith(f"{n}.") for n in names):
             return part
     return ""
 
 
-def table(bundle: Bundle, asked: Asked) -> list[PartRow]:
+def table(bundle: Learner, asked: Asked) -> list[PartRow]:
     """Part, how, learning rate, parameters in all and trainable."""
     rows = []
     for part in bundle.family.parts:
@@ -134,7 +162,7 @@ def table(bundle: Bundle, asked: Asked) -> list[PartRow]:
     return rows
 
 
-def check(bundle: Bundle, asked: Asked) -> None:
+def check(bundle: Learner, asked: Asked) -> None:
     """Compare what trains with what was asked, parameter by parameter.
 
     Raises:
@@ -169,7 +197,7 @@ def text(rows: list[PartRow]) -> str:
     return "\n".join(lines)
 
 
-def groups(bundle: Bundle, asked: Asked) -> list[dict[str, Any]]:
+def groups(bundle: Learner, asked: Asked) -> list[dict[str, Any]]:
     """Optimizer groups, one per trained part, each with its own learning rate."""
     out = []
     for part, plan in asked.items():

@@ -18,6 +18,7 @@ from .gallery import gallery
 from .glossary import glossary
 from .markup import Html, duration, el, plain
 from .page import Page
+from .retrieval import retrieval
 from .verdict import section as verdict_section
 from .verdict import tiles
 
@@ -47,6 +48,12 @@ SECTIONS = (
         "(hollow): random noise, a black image, or, swapped, another patient's. A model "
         "that looks falls to chance without it.",
     ),
+    (
+        "retrieval",
+        "With and without retrieved reports",
+        "The same questions about the clean image, with the reports of similar images in the prompt and without. "
+        "Of which answers each rate is a share stands under What the metrics mean.",
+    ),
     ("findings", "By finding", "Clean images, the best finding of the last model first."),
     (
         "paired",
@@ -69,6 +76,7 @@ SECTIONS = (
 TABS = {
     "scores": "Scores",
     "blind": "Blind test",
+    "retrieval": "Reports",
     "findings": "Findings",
     "paired": "Differences",
     "cases": "Cases",
@@ -149,6 +157,7 @@ def _blocks(page: Page) -> dict[str, Html]:
     built = {
         "scores": tables.before_after(page),
         "blind": tables.blind(page),
+        "retrieval": retrieval(page),
         "findings": tables.findings(page),
         "paired": tables.forest(page),
         "cases": gallery(page),

@@ -20,6 +20,10 @@ LABELS = {
     "bleu_3": "BLEU-3",
     "rouge_l": "ROUGE-L",
     "meteor": "METEOR",
+    "over_reliance": "Over-reliance",
+    "copy_reference": "Copy-reference",
+    "harm": "Harm by reports",
+    "help": "Help by reports",
 }
 UNITS = {"margin": "nats"}
 CHANCE = {"balanced_accuracy": 0.5, "auc": 0.5, "margin": 0.0}
@@ -42,9 +46,16 @@ MEANINGS = {
     "bleu": "Overlap of word sequences with the reference text, with a penalty for shortness.",
     "rouge_l": "Longest common word sequence with the reference text (F-measure).",
     "meteor": "Word alignment with the reference text that accepts stems and synonyms.",
+    "over_reliance": "Of the answers that are wrong with retrieved reports, the share that was right without them: "
+    "errors that the reports caused. Lower is better.",
+    "copy_reference": "Of the answers that are right with image and reports, the share that stays right when the "
+    "image is replaced and the reports are kept. Lower is better: such answers do not need the image.",
+    "harm": "Of the answers that are right without reports, the share that is wrong with them. Lower is better.",
+    "help": "Of the answers that are wrong without reports, the share that is right with them.",
 }
 KINDS = {
     "clean": "the image itself",
+    "unaided": "the image itself, without retrieved reports",
     "noise": "random noise",
     "black": "a black image",
     "swapped": "another patient's image",

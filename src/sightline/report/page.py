@@ -11,7 +11,8 @@ from ..errors import DataError, ImageError
 from .markup import number
 
 NOTICE = "For research only. Not a medical device; not for diagnosis or treatment."
-IMAGES = ("clean", "noise", "black", "swapped")
+IMAGES = ("clean", "unaided", "noise", "black", "swapped")
+SEEN = ("clean", "unaided")  # the image itself, with and without retrieved reports
 METRICS = (
     "balanced_accuracy",
     "vqa_f1",
@@ -28,8 +29,9 @@ METRICS = (
     "rouge_l",
     "meteor",
 )
+RELIANCE = ("over_reliance", "copy_reference", "harm", "help")
 LOWER_IS_BETTER = frozenset(
-    {"brier", "ece", "chair", "hallucination", "omission", "unparsed", "loss", "perplexity"}
+    {"brier", "ece", "chair", "hallucination", "omission", "unparsed", "loss", "perplexity", *RELIANCE[:3]}
 )
 NOT_FINDINGS = frozenset({"dropped_resamples"})
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -128,6 +130,11 @@ class Page:
         return sorted(found, key=lambda kind: IMAGES.index(kind) if kind in IMAGES else len(IMAGES))
 
     @property
+    def blind(self) -> list[str]:
+        """Kinds of images that do not show what is asked about."""
+        return [kind for kind in self.images if kind not in SEEN]
+
+    @property
     def metrics(self) -> list[str]:
         """Metrics that were scored, the main ones first, majority baselines left out."""
         found = dict.fromkeys(str(row["metric"]) for row in self.rows if not _baseline(row))
@@ -142,7 +149,7 @@ class Page:
 
     def findings(self, model: str, metric: str) -> dict[str, float]:
         """A metric of one model on clean images for each finding that has one."""
-        raw = self.parts.get((model, "clean", metric), {})
+        raw = {} if metric in RELIANCE else self.parts.get((model, "clean", metric), {})
         return {k: v for k, x in raw.items() if k not in NOT_FINDINGS and (v := number(x)) is not None}
 
     def majority(self, metric: str) -> float | None:

@@ -8,7 +8,7 @@ from typing import Any
 from .charts import Dot, Scale, bar, curve, key, points_of, ruler, scale, track
 from .glossary import CHANCE, UNITS, kind, label
 from .markup import Html, bounds, chance, count, digits, el, number, words
-from .page import LOWER_IS_BETTER, Page
+from .page import LOWER_IS_BETTER, RELIANCE, Page
 from .verdict import headline_metric
 
 BLIND_METRICS = ("balanced_accuracy", "margin")
@@ -26,7 +26,8 @@ TITLES = {
 
 def before_after(page: Page) -> Html:
     """Metrics by models on clean images; bold only where the paired interval excludes 0."""
-    metrics = [m for m in page.metrics if any(page.row(model, "clean", m) for model in page.models)]
+    shown = [m for m in page.metrics if m not in RELIANCE]
+    metrics = [m for m in shown if any(page.row(model, "clean", m) for model in page.models)]
     models = [m for m in page.models if any(page.row(m, "clean", metric) for metric in metrics)]
     if not metrics:
         return Html("")
@@ -170,16 +171,17 @@ def _easy(page: Page, metric: str) -> tuple[float | None, str]:
 
 
 def _has_blind(page: Page, metric: str) -> bool:
-    return any(page.row(m, k, metric) for m in page.models for k in page.images if k != "clean")
+    return any(page.row(m, k, metric) for m in page.models for k in page.blind)
 
 
 def _blind_panel(page: Page, metric: str) -> Html:
-    rows = [r for m in page.models for k in page.images if (r := page.row(m, k, metric))]
+    kinds = ["clean", *page.blind]
+    rows = [r for m in page.models for k in kinds if (r := page.row(m, k, metric))]
     line = CHANCE.get(metric)
     axis = scale([r.get(k) for r in rows for k in ("value", "low", "high")] + [line])
     bodies = []
     for index, model in enumerate(page.models):
-        lines = [_blind_row(r, axis, index, line) for k in page.images if (r := page.row(model, k, metric))]
+        lines = [_blind_row(r, axis, index, line) for k in kinds if (r := page.row(model, k, metric))]
         if lines:
             title = el("tr", el("th", key(model, index), colspan=3, scope="rowgroup"), class_="group")
             bodies.append(el("tbody", title, lines))

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from .glossary import CHANCE, KINDS, UNITS, inline, kind, label
 from .markup import Html, bounds, count, digits, el, enumerate_words, estimate, number, words
 from .page import LOWER_IS_BETTER, Page
+from .retrieval import headline
 
 Tone = Literal["good", "caution", "plain"]
 TONES = {"good": "Supported", "caution": "Caution", "plain": "Note"}
@@ -42,7 +43,15 @@ def verdicts(page: Page) -> list[Verdict]:
     ]
     if len(models) > 1:
         found.append(_change(page, models[-2], models[-1], metric))
-    found += [v for v in (_majority(page, models[-1]), _extremes(page, models[-1], metric)) if v]
+    found += [
+        v
+        for v in (
+            _reports(page, models[-1]),
+            _majority(page, models[-1]),
+            _extremes(page, models[-1], metric),
+        )
+        if v
+    ]
     return found
 
 
@@ -68,7 +77,7 @@ def tiles(page: Page) -> Html:
     last = page.models[-1]
     row = page.row(last, "clean", metric) or {}
     cells = [_tile(f"{label(metric)}, {last}", digits(row["value"]), _interval(row))]
-    blind = [r for k in page.images if k != "clean" and (r := page.row(last, k, metric))]
+    blind = [r for k in page.blind if (r := page.row(last, k, metric))]
     if blind:
         sign = -1 if metric in LOWER_IS_BETTER else 1
         best = max(blind, key=lambda r: sign * float(r["value"]))
@@ -136,7 +145,7 @@ def _level(page: Page, model: str, metric: str) -> Verdict:
 def _dependence(page: Page, model: str, metric: str) -> Verdict | None:
     """Whether a model's answers need the image: clean against each kind of missing image."""
     clean = page.row(model, "clean", metric)
-    blind = [(k, r) for k in page.images if k != "clean" and (r := page.row(model, k, metric))]
+    blind = [(k, r) for k in page.blind if (r := page.row(model, k, metric))]
     if clean is None or not blind:
         return None
     fallen = [k for k, row in blind if _falls(page, model, k, metric, clean, row)]
@@ -191,6 +200,23 @@ def _change(page: Page, before: str, after: str, metric: str) -> Verdict:
     if max(sign * pair[1], sign * pair[2]) < 0:
         return Verdict("caution", f"{text}: a loss.")
     return Verdict("plain", f"{text}: the interval includes 0, so neither is shown to be better.")
+
+
+def _reports(page: Page, model: str) -> Verdict | None:
+    """What retrieved reports do to the last model, by the paired difference on clean images."""
+    metric = headline(page)
+    pair = page.pair((model, "clean"), (model, "unaided"), metric) if metric else None
+    if metric is None or pair is None:
+        return None
+    size = f"{digits(pair[0], signed=True)} {bounds(pair[1], pair[2], signed=True)}"
+    text = f"The retrieved reports change the {inline(metric)} of {model} by {size}"
+    if pair[1] > 0:
+        return Verdict("good", f"{text}: they help.")
+    if pair[2] < 0:
+        return Verdict("caution", f"{text}: they harm.")
+    return Verdict(
+        "plain", f"{text}: the interval includes 0, so they are shown neither to help nor to harm."
+    )
 
 
 def _majority(page: Page, model: str) -> Verdict | None:

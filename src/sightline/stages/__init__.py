@@ -73,5 +73,6 @@ def finished(name: str, folder: Path) -> str:
 
 def outside_models(section: Any) -> list[str]:
     """Saved models that a stage names by folder instead of by stage."""
-    named = [getattr(section, "model", None), *getattr(section, "models", ())]
+    judge = getattr(getattr(section, "judge", None), "model", None)
+    named = [getattr(section, "model", None), judge, *getattr(section, "models", ())]
     return [m for m in named if isinstance(m, str) and m != "base"]

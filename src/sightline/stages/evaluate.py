@@ -6,46 +6,46 @@ Answers are kept beside the stages under all that they depend on, so another met
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from .. import judging, runs
 from ..data import prepare
-from ..data.chat import Chat
 from ..data.rows import select
 from ..errors import RunError
 from ..images.degrade import find
 from ..images.degrade.swapped import partners
-from ..inference import Ledger, ask, in_precision, items, predictions
+from ..judging import UNAIDED
 from ..models import checkpoint
 from ..models.family import Bundle
-from ..models.features import Features, gridder
 from ..recipe import Evaluate
 from ..runs import Run
 from ..types import Degrade, Prediction, Sample, View, to_plain
+from .answers import Asked, Desk, Read, See, aided, answer, check_reports, key_of, unaided
 from .page import write_page
 
 VERSION = 1
 NOISE = "replace"  # what the word `noise` means in `images`
-See = Callable[[Sample, int], View]
 
 
 @dataclass(frozen=True)
 class Exam:
-    """What is asked, and where answers are kept."""
+    """What is asked, how a sample is read with and without retrieved reports, and where answers are kept."""
 
     section: Evaluate
     samples: list[Sample]
-    root: Path
-    home: Path
+    desk: Desk
     seed: int
+    aided: Read
+    unaided: Read
 
 
 def run(run: Run, section: Evaluate, seed: int) -> None:
     """Ask, score, compare, write the report."""
     data = prepare.load(run.parents[section.data])
+    if UNAIDED in section.images:
+        check_reports(data, f"'{UNAIDED}' in `images`", f"stage {run.name}")
     asked = select(data.samples(section.split), section.where)
     if not asked:
         raise RunError(
@@ -53,7 +53,8 @@ def run(run: Run, section: Evaluate, seed: int) -> None:
             found=f"no sample of split '{section.split}' with {section.where or 'any attributes'}",
             expected="at least one sample", remedy="check `where` and `split`; `sightline data show` lists attributes",
         )  # fmt: skip
-    exam = Exam(section, asked[: section.limit], data.root, run.folder.parent, seed)
+    desk = Desk(root=data.root, home=run.folder.parent, generate=section.generate)
+    exam = Exam(section, asked[: section.limit], desk, seed, aided(data), unaided(data))
     made: dict[tuple[str, str], list[Prediction]] = {}
     names = []
     for model in section.models:
@@ -66,10 +67,12 @@ def run(run: Run, section: Evaluate, seed: int) -> None:
         lines = [json.dumps(to_plain(p), ensure_ascii=False) for p in each]
         (folder / f"{name}-{image}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     measures = judging.measure(made, section.metrics)
+    for side, named in (judging.measure_reliance(made) if data.template is not None else {}).items():
+        measures[side] |= named
     rows, parts = judging.rows(measures, seed, section.resamples)
     paired = judging.comparisons(measures, names, seed, section.resamples)
     runs.write_json(run.work / "scores.json", {"rows": rows, "paired": paired, "parts": parts})
-    write_page(run, exam.samples, exam.root, made, {"rows": rows, "paired": paired, "parts": parts})
+    write_page(run, exam.samples, desk.root, made, {"rows": rows, "paired": paired, "parts": parts})
     run.event("scored", rows=len(rows))
 
 
@@ -78,21 +81,32 @@ def answers(exam: Exam, run: Run, model: str, name: str) -> dict[tuple[str, str]
     place = None if model == "base" else checkpoint.folder_of(run.parents[model])
     known: dict[str, Any] = base_of(exam, run) if place is None else {"line": checkpoint.fingerprints(place)}
     order = [s.id for s in exam.samples]
-    ledgers = {image: Ledger(_file(exam, known, image)) for image in exam.section.images}
-    missing = {i: [s for s in exam.samples if s.id not in ledger.known] for i, ledger in ledgers.items()}
-    if any(missing.values()):
-        bundle = checkpoint.load(place) if place else checkpoint.compose(known["model"], known["seed"])
-        look = Features(bundle, exam.root, exam.home / ".features")
-        in_precision(bundle, exam.section.generate)
-        for image, samples in missing.items():
-            if samples:
-                print(f"  {name}, {image} images")
-                _ask(exam, bundle, look, ledgers[image], image, samples)
-                run.event("answered", model=name, image=image, samples=len(samples))
+    sets = [asked(exam, known, image, name) for image in exam.section.images]
+
+    def open_model() -> Bundle:
+        return checkpoint.load(place) if place else checkpoint.compose(known["model"], known["seed"])
+
+    def note(one: Asked, count: int) -> None:
+        run.event("answered", model=name, image=one.shown, samples=count)
+
+    ledgers = answer(exam.desk, sets, open_model, note)
     return {
         (name, image): [replace(p, model=name, image=image) for p in ledger.all(order)]
-        for image, ledger in ledgers.items()
+        for image, ledger in zip(exam.section.images, ledgers, strict=True)
     }
+
+
+def asked(exam: Exam, model: dict[str, Any], image: str, name: str) -> Asked:
+    """One kind of image as a set of answers; every kind but `unaided` is asked with the reports there are."""
+    read = exam.unaided if image == UNAIDED else exam.aided
+    return Asked(
+        name=f"{name}, {image} images",
+        shown=image,
+        samples=exam.samples,
+        see=view_of(image, exam.samples, exam.seed),
+        read=read,
+        key=key_of(exam.desk, model, exam.samples, read, shown=image, seed=exam.seed),
+    )
 
 
 def base_of(exam: Exam, run: Run) -> dict[str, Any]:
@@ -105,7 +119,7 @@ def base_of(exam: Exam, run: Run) -> dict[str, Any]:
 
 def view_of(image: str, samples: list[Sample], seed: int) -> See:
     """How a sample's image is shown under one kind: as it is, spoiled, or another patient's."""
-    if image == "clean":
+    if image in ("clean", UNAIDED):
         return lambda sample, i: View(sample.images[i], sample.id)
     kind = NOISE if image == "noise" else image
     if find(kind).swaps:
@@ -119,35 +133,3 @@ def view_of(image: str, samples: list[Sample], seed: int) -> See:
 def _shown(partner: Sample, i: int, record: str) -> View:
     """Another sample's image in this sample's place."""
     return View(partner.images[min(i, len(partner.images) - 1)], record)
-
-
-def _ask(
-    exam: Exam, bundle: Bundle, look: Features, ledger: Ledger, image: str, samples: list[Sample]
-) -> None:
-    """Answer the samples and note each at once."""
-    see = view_of(image, exam.samples, exam.seed)
-    todo = items(samples, Chat.of(bundle), see, gridder(bundle, exam.root))
-    look.prepare([v for item in todo for v in item.views], what=f"{image} images")
-    ask(
-        bundle,
-        todo,
-        look,
-        exam.section.generate,
-        lambda item, made: ledger.add(item.sample.id, predictions(item, made)),
-    )
-
-
-def _file(exam: Exam, model: dict[str, Any], image: str) -> Path:
-    """Where answers are kept: named by the model, the samples, the kind of image and how answers are made."""
-    asked = [runs.canonical([s.id, s.patient, [r.sha256 for r in s.images], _texts(s)]) for s in exam.samples]
-    settings = exam.section.generate.model_dump(mode="json")
-    key = runs.digest(
-        runs.canonical(model), image, str(exam.seed), runs.canonical(settings), str(VERSION), *asked
-    )
-    folder = exam.home / ".answers"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{key[:32]}.jsonl"
-
-
-def _texts(sample: Sample) -> list[list[Any]]:
-    return [[m.role, list(m.parts), m.topic] for m in sample.messages]

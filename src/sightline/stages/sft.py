@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..data import prepare
 from ..data.chat import Chat
 from ..data.collate import Plan, SupervisedCollator, together
+from ..data.prepare import Prepared
 from ..data.rows import encode_samples, select
 from ..models import checkpoint, trainable
 from ..models.features import gridder, looker
 from ..recipe import Sft
-from ..runs import Run, write_json
+from ..runs import Run, digest, write_json
 from ..settings import Model
 from ..train.fit import Job, fit
 from ..train.trainers import Answers, SupervisedTrainer
+from ..types import Sample
+from .answers import aided, unaided
 
 VERSION = 2
 
@@ -32,7 +37,8 @@ def run(run: Run, section: Sft, seed: int) -> None:
 
     chat = Chat.of(bundle)
     grid = gridder(bundle, data.root)
-    rows, aside = encode_samples(select(data.samples("train"), section.where), chat, section.max_tokens, grid)
+    samples = read(data, select(data.samples("train"), section.where), section.reports, seed)
+    rows, aside = encode_samples(samples, chat, section.max_tokens, grid)
     run.set_aside(aside, len(rows), "samples")
     views = [v for r in rows for v in r.views]
     frozen = {part: trainable.is_frozen(section.trainable, part) for part in ("vision", "connector")}
@@ -54,3 +60,14 @@ def run(run: Run, section: Sft, seed: int) -> None:
     asked = section.model_dump(mode="json")["trainable"]
     home = run.folder / "model"
     checkpoint.save(run.work / "model", bundle, trained, parent=parent, trained=asked, home=home)
+
+
+def read(data: Prepared, samples: Sequence[Sample], share: float, seed: int) -> list[Sample]:
+    """What the model reads of the samples: a share of them, chosen by hash, with the reports retrieved for them."""
+    helped, alone = aided(data), unaided(data)
+    return [(helped if part(s.id, seed) < share else alone)(s) for s in samples]
+
+
+def part(sample: str, seed: int) -> float:
+    """Where a sample stands between 0 and 1, as a function of seed and id."""
+    return int(digest(str(seed), "reports", sample)[:13], 16) / 16**13

@@ -73,16 +73,21 @@ def arguments(train: Train, folder: Path, total: int, seed: int, events: Path) -
         events: the folder for TensorBoard.
 
     Raises:
-        RecipeError: `extra` names a fixed or unknown argument, or a value that it cannot take.
+        RecipeError: `extra` names a fixed or unknown argument, or a value that it cannot take; the warm-up is as
+            long as the training.
     """
     clash = sorted(set(train.extra) & set(FIXED))
     if clash:
         raise RecipeError(
             f"`train.extra` may not set {', '.join(clash)}", remedy="use the section's own keys"
         )
-    warmup = round(train.warmup * total)
-    if warmup >= total > 1:
-        raise RecipeError("the learning rate never leaves its warm-up", found=f"{warmup} of {total} steps")
+    warmup = round(train.warmup * total) if train.warmup < 1 else int(train.warmup)
+    if warmup >= total:
+        raise RecipeError(
+            "the learning rate never leaves its warm-up", where="train.warmup",
+            found=f"{warmup} of {total} steps", expected=f"at most {total - 1} of {total}",
+            remedy="train for more epochs or steps, or lower `warmup` (below 1 it is a share of the steps)",
+        )  # fmt: skip
     settings: dict[str, Any] = {
         "output_dir": str(folder), "max_steps": total, "per_device_train_batch_size": train.batch,
         "gradient_accumulation_steps": train.accumulate, "save_strategy": "steps",

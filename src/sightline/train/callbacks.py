@@ -1,14 +1,21 @@
-"""What happens beside a training step: events, a progress bar, signals."""
+"""What happens beside a training step: events, a progress bar, signals, a limit, validation."""
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 from tqdm import tqdm
 from transformers import TrainerCallback
 
-from ..runs import Run
+from ..runs import Run, read_json, write_json
+
+Figures = dict[str, float]
 
 
 class Events(TrainerCallback):
@@ -76,3 +83,86 @@ class StopAtStep(TrainerCallback):
         """Stop listening, also where training ended in an error."""
         for each, handler in self.before.items():
             signal.signal(each, handler)
+
+
+class Clamp(TrainerCallback):
+    """After every step, keep the logarithm of a factor at a limit (Radford et al. 2021, section 2.5: 100 at most).
+
+    Args:
+        scale: gives the parameter first; asked every time, since a wrapper may have put another in its place.
+        limit: its largest value.
+    """
+
+    def __init__(self, scale: Callable[[], tuple[Tensor, Any]], limit: float) -> None:
+        self.scale = scale
+        self.limit = limit
+
+    @torch.no_grad()
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Before validation and saving look at it."""
+        self.scale()[0].clamp_(max=self.limit)
+
+
+class Best(TrainerCallback):
+    """Validate every so many steps and after the last one, and keep the weights of the best step.
+
+    What it knows is saved inside each checkpoint, so a resumed run goes on with the best step that its checkpoint
+    knew, and ends as an undisturbed one does. Equal figures keep the earlier step.
+
+    Args:
+        weights: what trains, by name; asked every time.
+        every: steps between validations.
+        validate: computes the figures.
+        order: figures to what the best one has most of.
+        said: told each entry of the history.
+    """
+
+    NOTES, WEIGHTS = "best.json", "best.safetensors"
+
+    def __init__(
+        self,
+        weights: Callable[[], Mapping[str, Tensor]],
+        every: int,
+        validate: Callable[[], Figures],
+        order: Callable[[Figures], tuple[float, ...]],
+        said: Callable[[Figures], None] = lambda entry: None,
+    ) -> None:
+        self.weights = weights
+        self.every = every
+        self.validate = validate
+        self.order = order
+        self.said = said
+        self.history: list[Figures] = []
+        self.step = 0
+        self.kept: dict[str, Tensor] = {}
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Validate if it is time to; the checkpoint of this step comes after it."""
+        if state.global_step % self.every and state.global_step < state.max_steps:
+            return
+        entry: Figures = {"step": state.global_step, **self.validate()}
+        known = [self.order(e) for e in self.history if e["step"] == self.step]
+        self.history.append(entry)
+        if not known or self.order(entry) > known[0]:
+            self.step = state.global_step
+            self.kept = {name: value.detach().cpu().clone() for name, value in self.weights().items()}
+        self.said(entry)
+
+    def save(self, folder: Path) -> None:
+        """Write the history, the best step and its weights into a checkpoint."""
+        write_json(folder / self.NOTES, {"step": self.step, "history": self.history})
+        if self.kept:
+            save_file(self.kept, folder / self.WEIGHTS)
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote."""
+        notes = read_json(folder / self.NOTES)
+        self.step, self.history = notes["step"], notes["history"]
+        self.kept = load_file(folder / self.WEIGHTS) if self.step else {}
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put the best step's weights back into what trains."""
+        own = self.weights()
+        for name, value in self.kept.items():
+            own[name].copy_(value)

@@ -15,7 +15,7 @@ from ..models import trainable
 from ..settings import Train
 from .arguments import Ordered, arguments, steps
 from .callbacks import Events, Progress, StopAtStep
-from .trainers import Answers, AtomicTrainer
+from .trainers import AtomicTrainer, Taught
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,22 +23,24 @@ class Job:
     """What is trained.
 
     Args:
-        answers: the model with its adapters.
+        answers: the model with its adapters; `Answers` of a language model, `Towers` of an encoder.
         asked: the recipe's `trainable`.
         rows: training rows (conversations or pairs).
         ids: their record ids.
         collator: rows to a batch.
         train: the recipe's `train` section.
         seed: decides order and dropout.
+        betas: decay of AdamW's running means of gradients and of their squares.
     """
 
-    answers: Answers
+    answers: Taught
     asked: Mapping[str, Any]
     rows: Sequence[Any]
     ids: Sequence[str]
     collator: Callable[[Any], dict[str, Any]]
     train: Train
     seed: int
+    betas: tuple[float, float] = (0.9, 0.999)
 
 
 def fit(run: runs.Run, job: Job, trainer_class: type[AtomicTrainer], **extra: Any) -> list[dict[str, Any]]:
@@ -50,7 +52,7 @@ def fit(run: runs.Run, job: Job, trainer_class: type[AtomicTrainer], **extra: An
     Args:
         run: the stage at work.
         job: what is trained.
-        trainer_class: `SupervisedTrainer` or `PairTrainer`.
+        trainer_class: `SupervisedTrainer`, `PairTrainer` or `ContrastTrainer`.
         extra: further arguments of the trainer class.
 
     Returns:
@@ -104,7 +106,8 @@ def fit(run: runs.Run, job: Job, trainer_class: type[AtomicTrainer], **extra: An
 
 def optimizer(job: Job) -> torch.optim.Optimizer:
     """AdamW over the trained parts, each with its own learning rate."""
-    return torch.optim.AdamW(trainable.groups(job.answers.bundle, job.asked), weight_decay=0.0)
+    groups = trainable.groups(job.answers.bundle, job.asked)
+    return torch.optim.AdamW(groups, betas=job.betas, weight_decay=0.0)
 
 
 def find(run: runs.Run, checkpoints: Path) -> Path | None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,21 @@ from ..losses.logps import IGNORE, POSITIONS, token_logps
 from ..losses.pairs import PairLogps
 from ..models import checkpoint
 from ..models.family import Bundle, Given
+from .callbacks import Best
 
 SHOWN = 8
+
+
+class Taught(Protocol):
+    """What a trainer trains, a module: `Answers` of a language model, `Towers` of an encoder.
+
+    Args:
+        bundle: the model with everything that belongs to it.
+        trained: what `trainable.apply` returned.
+    """
+
+    bundle: Any
+    trained: nn.Module
 
 
 class Answers(nn.Module):
@@ -87,22 +100,27 @@ class AtomicTrainer(Trainer):
         keep: how many checkpoints stay.
         saved: told the step of each finished checkpoint.
         records: record ids of one optimizer step, counted from 0, for messages.
+        best: validates, and keeps the best weights; what it knows is part of every checkpoint.
     """
 
     def __init__(
         self,
-        answers: Answers,
+        answers: Taught,
         *,
         keep: int,
         saved: Callable[[int], None] | None = None,
         records: Callable[[int], list[str]] | None = None,
+        best: Best | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(model=answers, **kwargs)
-        self.answers = answers
+        self.answers: Any = answers
         self.keep = keep
         self.saved = saved
         self.records = records
+        self.best = best
+        if best is not None:
+            self.add_callback(best)
         self.final = Path(self.args.output_dir)
         self.model_accepts_loss_kwargs = False
 
@@ -135,9 +153,13 @@ class AtomicTrainer(Trainer):
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         checkpoint.write_weights(folder, self.answers.bundle, self.answers.trained)
+        if self.best is not None:
+            self.best.save(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         checkpoint.read_weights(Path(resume_from_checkpoint), self.answers.bundle, self.answers.trained)
+        if self.best is not None:
+            self.best.load(Path(resume_from_checkpoint))
 
     def _finite(self, loss: Tensor, inputs: dict[str, Any]) -> Tensor:
         """Stop within the step, and name its records, where the loss is not a number.
