@@ -127,7 +127,10 @@ def test_every_fault_is_told_at_once(good: Path) -> None:
         ("taught.trainable.language.full.lr=1e-3", "taught.trainable.language: say exactly one of"),
         ("taught.trainable.language.lora.rank=4", "taught.trainable.language.lora.rank: unknown key"),
         ("data.split.train=0.9", "data.split: train + valid + test = 1.2, expected 1"),
-        ("data.stage=prepair", "data: unknown stage; known: prepare, contrast, index, retrieve, sft, prefer, align, evaluate"),
+        (
+            "data.stage=prepair",
+            "data: unknown stage; known: prepare, contrast, index, retrieve, sft, prefer, align, evaluate",
+        ),
         ("data.reader=phantm", "data: no readers plug-in 'phantm'; did you mean 'phantom'"),
         ("evaluate.models=[pairs]", "evaluate.models: 'pairs' is a prefer stage, expected sft or align"),
         ("evaluate.images=[black]", "evaluate.images: the list must hold 'clean'"),
