@@ -76,7 +76,8 @@ LEXICON: Mapping[str, Term] = {
 _SENTENCE = re.compile(r"[.!?\n]+(?=\s|$)")
 _PREDICATE = r"(?:is|are|was|were|has|have|shows?|remains?|appears?|enlarged|in place|present)"
 _CLAUSE = re.compile(
-    rf";|\b(?:but|however|although|though|except|yet|while|whereas)\b|,(?=[^,;]*\b{_PREDICATE}\b)"
+    rf";|\b(?:but|however|although|though|except|yet|while|whereas)\b"
+    rf"|,(?!(?:(?!\b{_PREDICATE}\b)[^,;])*\bn?or\b)(?=[^,;]*\b{_PREDICATE}\b)"
     r"|\band\b(?= there\b| (?:the )?\w+(?: \w+)? (?:is|remains|appears)\b)"
 )
 _HAS_PREDICATE = re.compile(rf"\b{_PREDICATE}\b")
@@ -84,7 +85,7 @@ _HOLLOW = re.compile(
     r"\b(?:no|not|without)(?: (?:significant|interval|appreciable))* (?:change|increase|decrease|only)\b"
 )
 _BEFORE = re.compile(
-    r"\b(?:no|not|without|neither|nor|never|none|negative for|free of|absence of|absent|resolution of)\b"
+    r"\b(?:no|not|without|neither|nor|never|none|negative for|free of|clear of|absence of|absent|resolution of)\b"
 )
 _AFTER = re.compile(
     r"\b(?:absent|excluded|ruled out|resolved|removed|none|(?:not|never|no longer)(?: \w+){0,2}? "

@@ -303,4 +303,4 @@ def _present(found: Mapping[str, int | None], name: str) -> bool:
     return found[name] == 1
 
 
-METRIC = Metric(score=vqa, version=1, paper="MMed-RAG, arXiv:2410.13085 (accuracy, F1, AUC)")
+METRIC = Metric(score=vqa, version=2, paper="MMed-RAG, arXiv:2410.13085 (accuracy, F1, AUC)")
