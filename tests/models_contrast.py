@@ -60,10 +60,14 @@ def pool(model: nn.Module, features: list[Tensor]) -> Tensor:
     return model.image_head(torch.stack(features))
 
 
-def texts(model: nn.Module, tokens: Mapping[str, Tensor]) -> Tensor:
+def encode_texts(model: nn.Module, tokens: Mapping[str, Tensor]) -> Tensor:
     ids = tokens["input_ids"]
     shown = (ids > 0).unsqueeze(-1).to(model.text.weight.dtype)
-    return model.text_head((model.text(ids) * shown).sum(1) / shown.sum(1))
+    return (model.text(ids) * shown).sum(1) / shown.sum(1)
+
+
+def pool_texts(model: nn.Module, features: Tensor) -> Tensor:
+    return model.text_head(features)
 
 
 def toy(section: Mapping[str, Any], seed: int) -> DualEncoder:
@@ -115,6 +119,7 @@ ENCODER = EncoderFamily(
     compose=toy,
     encode_images=encode_images,
     pool=pool,
-    texts=texts,
+    encode_texts=encode_texts,
+    pool_texts=pool_texts,
     scale=lambda model: (model.logit_scale, model.logit_bias),
 )

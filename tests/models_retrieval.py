@@ -56,7 +56,7 @@ def encoder(width: int = PICTURE**2) -> DualEncoder:
         compose=lambda section, seed: encoder(width),
         encode_images=lambda model, values, grids: [model.look(v) for v in values],
         pool=lambda model, features: torch.cat(features),
-        texts=lambda model, tokens: model.read(tokens["input_ids"]),
+        encode_texts=lambda model, tokens: model.read(tokens["input_ids"]),
         scale=lambda model: (model.heads["scale"], None),
     )
     return DualEncoder(

@@ -105,7 +105,7 @@ def test_every_sample_gets_reports_of_others(run: Run, root: Path) -> None:
     assert plain.template is None
     first = data.samples("train")[0]
     assert first.references[0] in with_reports(first, Template.model_validate(data.template)).messages[0].text
-    assert told(folder, "audit.json")["patients"] == {"in_both": 0, "test_samples": 0}
+    assert told(folder, "audit.json")["index and test"]["patients"] == {"in_both": 0, "test_samples": 0}
     assert not (folder / "calibration.json").exists()
 
 
@@ -221,7 +221,7 @@ def test_an_index_of_the_test_patients_is_told_and_shows_them_nothing_of_their_o
     folder = run(more={"everyone": everyone, "whole": whole}, index="whole")
     test = list(prepare.load(folder).samples("test"))
     patients, images = {s.patient for s in test}, {s.images[0].sha256 for s in test}
-    audit = told(folder, "audit.json")
+    audit = told(folder, "audit.json")["index and test"]
     assert audit["patients"] == {"in_both": len(patients), "test_samples": len(test)}
     assert audit["images"] == {"in_both": len(images), "test_samples": len(test)}
     assert audit["texts"]["in_both"] == len({s.messages[1].text for s in test if s.id.endswith("report")})

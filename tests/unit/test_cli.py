@@ -15,7 +15,7 @@ from PIL import Image
 
 from sightline import cli, runs, stages
 from sightline.cli import machine, measure
-from sightline.cli.plan import STAGES, plan, version_of
+from sightline.cli.plan import STAGES, needs, plan, version_of
 from sightline.errors import ModelError, RecipeError
 from sightline.recipe import Recipe, check
 
@@ -118,6 +118,27 @@ def test_an_interrupted_stage_is_shown_and_checked_as_such(recipe: Path, sightli
         die()
     assert [s.state for s in plan(made, Path("runs"))] == ["would resume"]
     assert "interrupted" in sightline("show", "runs/small")[1]
+
+
+def test_the_memory_of_an_encoder_is_told(tmp_path: Path) -> None:
+    encoder = {"stage": "contrast", "data": "data", "trainable": {"text": {"full": {"lr": 1e-4}}}}
+    data = {"stage": "prepare", "reader": "phantom"}
+    told = needs(check({"name": "small", "stages": {"data": data, "encoder": encoder}}, "here"), tmp_path)
+    assert "(encoder: 27 M weights, at most 23 M trained)" in told[0]  # Lite0, MiniLM and heads
+
+
+def test_a_judge_outside_the_recipe_is_read_too(tmp_path: Path) -> None:
+    places = {name: tmp_path / "saved" / name for name in ("model", "judge")}
+    for place in places.values():
+        place.mkdir(parents=True)
+        runs.seal(place)
+    section = {
+        "stage": "prefer", "data": "data", "model": str(places["model"]), "kinds": {"judged": 1},
+        "judge": {"model": str(places["judge"])},
+    }  # fmt: skip
+    stages_ = {"data": {"stage": "prepare", "reader": "phantom"}, "pairs": section}
+    step = plan(check({"name": "small", "stages": stages_}, "here"), tmp_path)[1]
+    assert step.reads == ("data", str(places["model"]), str(places["judge"]))
 
 
 def test_versions_of_stages_are_read_without_importing_them() -> None:

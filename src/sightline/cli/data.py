@@ -68,8 +68,9 @@ def show(
     """Show one record as text, or as the tokens that a model is trained on."""
     from ..data import prepare as prepared
 
-    record = find(prepared.load(folder), split, which)
-    print(painted(record, model) if tokens else text_of(record))
+    data = prepared.load(folder)
+    record = find(data, split, which)
+    print(painted(record, model, data) if tokens else text_of(record))
 
 
 def _records(data: Prepared, split: str) -> Any:
@@ -96,7 +97,7 @@ def find(data: Prepared, split: str, which: str) -> Sample | Preference:
 
 
 def text_of(record: Sample | Preference) -> str:
-    """A record as lines: who, which images, and the turns."""
+    """A record as lines: who, which images, the turns, and the reports that were retrieved for it."""
     from ..types import Sample
 
     lines = [f"{record.id}  patient {record.patient}"]
@@ -106,6 +107,7 @@ def text_of(record: Sample | Preference) -> str:
         said = "".join(f"<image {p}>" if isinstance(p, int) else p for p in turn.parts)
         lines.append(f"  {turn.role:<10}{said}" + (f"   [{turn.topic}]" if turn.topic else ""))
     if isinstance(record, Sample):
+        lines += [f"  reference {i}: {text}" for i, text in enumerate(record.references, start=1)]
         lines += [f"  {name} = {value}" for name, value in record.attributes.items()]
     else:
         lines += [
@@ -118,11 +120,12 @@ def text_of(record: Sample | Preference) -> str:
     return "\n".join(lines)
 
 
-def painted(record: Sample | Preference, model: str) -> str:
-    """A record as the tokens of a model, learned ones in green. Needs torch."""
+def painted(record: Sample | Preference, model: str, data: Prepared) -> str:
+    """A record of a data set as the tokens of a model, learned ones in green, with retrieved reports. Needs torch."""
     from ..data.chat import Chat, paint
     from ..models import checkpoint
     from ..settings import Model
+    from ..stages.answers import aided
     from ..types import Message, Sample
 
     if model == "kit":
@@ -131,7 +134,7 @@ def painted(record: Sample | Preference, model: str) -> str:
         bundle = checkpoint.load(checkpoint.folder_of(Path(model)))
     chat = Chat.of(bundle)
     if isinstance(record, Sample):
-        return paint(chat.encode(record.messages), chat.tokenizer, chat.image_token)
+        return paint(chat.encode(aided(data)(record).messages), chat.tokenizer, chat.image_token)
     sides = []
     for label, answer in (("chosen", record.chosen), ("rejected", record.rejected)):
         encoded = chat.encode([*record.prompt, Message(role="assistant", parts=(answer,))])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, cast
 
 from .. import plugins, runs
@@ -12,6 +13,7 @@ from ..errors import RunError
 
 ROW = ("model", "image", "metric", "value", "low", "high", "n", "patients")
 PAIR = ("question", "metric", "a", "b", "difference", "low", "high", "p", "n", "patients")
+MORE = ("chance",)
 SCORES = "scores.json"
 
 
@@ -68,21 +70,64 @@ def shown(run: Path, *, as_json: bool, paired: bool) -> str:
             "this stage compares nothing", where=str(run), expected="the folder of an evaluate stage"
         )
     manifest = runs.read_json(run / runs.MANIFEST)
-    return _json(manifest) if as_json else _facts(manifest)
+    return _json(manifest) if as_json else _facts(manifest, _told(run))
 
 
 def _scores(run: Path, *, as_json: bool, paired: bool) -> str:
-    columns = PAIR if paired else ROW
+    """Scores or comparisons; a measure's value by chance stands beside it where it is known."""
     rows = runs.read_json(run / SCORES)["paired" if paired else "rows"]
-    kept = [{c: row[c] for c in columns} for row in rows]
+    if paired and not rows:
+        raise RunError(
+            "this stage compares nothing", where=str(run), found="scores without comparisons",
+            expected="an evaluate stage with two models or two kinds of images", remedy="leave --paired out",
+        )  # fmt: skip
+    columns = PAIR if paired else (*ROW, *(c for c in MORE if any(c in row for row in rows)))
+    kept = [{c: row.get(c) if c in MORE else row[c] for c in columns} for row in rows]
     return _json(kept) if as_json else table(columns, kept)
 
 
-def _facts(manifest: Mapping[str, Any]) -> str:
+def _told(run: Path) -> list[str]:
+    """What a stage's own files say: records by split, pairs by kind, reports of an index, warnings of the audit."""
+    files = ("dataset.json", "index.json", "audit.json")
+    data, index, audits = (runs.read_json(run / f) if (run / f).is_file() else {} for f in files)
+    lines = []
+    if data:
+        lines.append(f"holds    {data['kind']}: {_counted(data['counts'])}")
+    if data.get("kinds"):
+        lines.append(f"kinds    {_counted(data['kinds'])}")
+    if data.get("template"):
+        lines.append(f"prompt   reports in the words of '{data['template']['name']}'")
+    for split, counts in _kept(run / "retrieved.jsonl").items():
+        none = f"; none found for {counts.count(0)}" if 0 in counts else ""
+        lines.append(f"shown    {split}: {fmean(counts):.2f} reports on average{none}")
+    if index:
+        lines.append(
+            f"holds    {index['reports']} reports, {index['cards']} different ones in {index['groups']} groups;"
+            f" {index['search']} search"
+        )
+    return [*lines, *(f"warning  {each['warning']}" for each in audits.values() if each["warning"])]
+
+
+def _kept(path: Path) -> dict[str, list[int]]:
+    """How many reports are shown for each sample, by split."""
+    found: dict[str, list[int]] = {}
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            found.setdefault(row["split"], []).append(row["kept"])
+    return found
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
+
+
+def _facts(manifest: Mapping[str, Any], told: Sequence[str]) -> str:
     """The summary of a stage that has no scores."""
     lines = [f"{manifest.get('name')}: {manifest.get('stage')}, made in {manifest.get('seconds')} s"]
     lines.append(f"content  {manifest['content'][:16]}")
     lines += [f"reads    {name} {content[:16]}" for name, content in manifest.get("parents", {}).items()]
+    lines += told
     versions = manifest.get("versions", {})
     lines.append("with     " + ", ".join(f"{name} {version}" for name, version in versions.items()))
     lines += [f"{entry['bytes']:>12,}  {entry['path']}" for entry in _briefly(manifest["files"])]

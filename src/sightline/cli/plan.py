@@ -12,14 +12,16 @@ from typing import Any, Literal
 
 from .. import runs
 from ..errors import RunError
-from ..recipe import Align, Prepare, Recipe, Sft
-from ..settings import Model, Plan
+from ..recipe import Align, Contrast, Prepare, Recipe, Sft
+from ..settings import Encoder, Model, Plan
 
 STAGES = Path(__file__).parent.parent / "stages"
 State = Literal["up to date", "would run", "would resume"]
 
-# Parameters of the kit's parts: SmolLM2-135M with tied embeddings, EfficientNet-Lite0 without its classifier.
-KIT = {"kit/smollm2-135m": 134_515_008, "kit/efficientnet-lite0": 3_371_008}
+# Parameters of the kit's parts: SmolLM2-135M with tied embeddings, EfficientNet-Lite0 without its classifier, MiniLM
+# without its pooler.
+KIT = {"kit/smollm2-135m": 134_515_008, "kit/efficientnet-lite0": 3_371_008, "kit/minilm-l6": 22_565_376}
+TOWERS = {"vision": "kit/efficientnet-lite0", "text": "kit/minilm-l6"}  # of the kit's image-text encoder
 CONNECTOR = 1_100_000  # parameters between those two
 LIBRARIES = 0.95e9  # resident memory of torch and transformers before any model, measured
 LOADING = 1.5  # how many times over weights are held while a model is put together, measured
@@ -95,7 +97,8 @@ def _same_key(folder: Path, key: str) -> bool:
 
 def _outside(section: Any, recipe: Recipe) -> list[str]:
     """Saved models that a stage names by folder."""
-    named = [getattr(section, "model", None), *getattr(section, "models", ())]
+    judge = getattr(getattr(section, "judge", None), "model", None)
+    named = [getattr(section, "model", None), judge, *getattr(section, "models", ())]
     return [m for m in named if isinstance(m, str) and m != "base" and m not in recipe.stages]
 
 
@@ -134,17 +137,14 @@ def needs(recipe: Recipe, root: Path) -> list[str]:
 
 def _parameters(section: Any, recipe: Recipe) -> tuple[int, int] | None:
     """All weights, and those that train at most, of a training stage; None where loading alone could tell."""
-    if not isinstance(section, Sft | Align):
+    if not isinstance(section, Contrast | Sft | Align):
         return None
     model = _base(section, recipe)
     if model is None:
         return None
-    if model.path:
-        parts = {"language": _weights(model.path)}
-        if not parts["language"]:
-            return None
-    else:
-        parts = {"vision": _weights(model.vision), "language": _weights(model.language)}
+    parts = _sizes(model)
+    if not any(parts.values()) and (isinstance(model, Encoder) or model.path):
+        return None
     trained = 0
     for part, asked in section.trainable.items():
         if isinstance(asked, Plan):
@@ -153,10 +153,21 @@ def _parameters(section: Any, recipe: Recipe) -> tuple[int, int] | None:
     return sum(parts.values()) + CONNECTOR, trained
 
 
-def _base(section: Any, recipe: Recipe) -> Model | None:
+def _sizes(model: Model | Encoder) -> dict[str, int]:
+    """Parameters by part; those of a folder count as the language model's, of an encoder half for each tower."""
+    if isinstance(model, Encoder):
+        if model.path:
+            return dict.fromkeys(TOWERS, _weights(model.path) // 2)
+        return {part: KIT[name] for part, name in TOWERS.items()} if model.encoder == "kit" else {}
+    if model.path:
+        return {"language": _weights(model.path)}
+    return {"vision": _weights(model.vision), "language": _weights(model.language)}
+
+
+def _base(section: Any, recipe: Recipe) -> Model | Encoder | None:
     """The `model` section at the root of a stage's line."""
-    while isinstance(section, Sft | Align):
-        if isinstance(section.model, Model):
+    while isinstance(section, Contrast | Sft | Align):
+        if isinstance(section.model, Model | Encoder):
             return section.model
         if section.model not in recipe.stages:
             return None

@@ -31,8 +31,11 @@ class EncoderFamily:
         encode_images: (model, inputs of the tower, grids) -> features of each image, the half that can be kept
             while the tower is frozen.
         pool: (model, features) -> image embeddings [n, width].
-        texts: (model, tokens) -> text embeddings [n, width].
+        encode_texts: (model, tokens) -> features of the texts [n, w], made by the part `text` alone: the half that
+            can be kept while it is frozen.
         scale: model -> (logarithm of the factor on similarities, bias added to them or None), as parameters.
+        pool_texts: (model, features of texts) -> text embeddings [n, width]; nothing is left to do where the
+            projection belongs to the tower.
         layer: model -> which features of the tower are taken, for the keys of caches.
     """
 
@@ -41,8 +44,9 @@ class EncoderFamily:
     compose: Callable[[Mapping[str, Any], int], DualEncoder]
     encode_images: Callable[[nn.Module, list[Tensor], list[Grid]], list[Tensor]]
     pool: Callable[[nn.Module, list[Tensor]], Tensor]
-    texts: Callable[[nn.Module, Tokens], Tensor]
+    encode_texts: Callable[[nn.Module, Tokens], Tensor]
     scale: Callable[[nn.Module], tuple[Tensor, Tensor | None]]
+    pool_texts: Callable[[nn.Module, Tensor], Tensor] = lambda model, features: features
     layer: Callable[[nn.Module], str] = lambda model: ""
 
     def module(self, model: nn.Module, name: str) -> nn.Module:
@@ -91,7 +95,11 @@ class DualEncoder:
 
     def texts(self, tokens: Tokens) -> Tensor:
         """Tokens of n texts -> unit embeddings [n, width], float32."""
-        return functional.normalize(self.family.texts(self.model, tokens).float(), dim=-1)
+        return self.pool_texts(self.family.encode_texts(self.model, tokens))
+
+    def pool_texts(self, features: Tensor) -> Tensor:
+        """Features of n texts [n, w] -> unit embeddings [n, width], float32."""
+        return functional.normalize(self.family.pool_texts(self.model, features).float(), dim=-1)
 
     def scale(self) -> tuple[Tensor, Tensor | None]:
         """The logarithm of the factor on similarities, and the bias added to them where there is one."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
@@ -11,7 +12,7 @@ from ..data import prepare
 from ..data.chat import Chat
 from ..data.collate import PairCollator, Plan
 from ..data.rows import encode_pairs, select
-from ..errors import RecipeError
+from ..errors import RecipeError, RunError
 from ..images import degrade
 from ..losses.pairs import PairLogps, PairLoss
 from ..models import checkpoint, trainable
@@ -22,7 +23,7 @@ from ..settings import Model
 from ..train.fit import Job, fit
 from ..train.reference import reference
 from ..train.trainers import Answers, PairTrainer
-from ..types import Degrade
+from ..types import Degrade, Preference
 
 VERSION = 2
 
@@ -32,6 +33,7 @@ def run(run: Run, section: Align, seed: int) -> None:
     plugin: PairLoss = plugins.load("losses", section.loss.name)
     third = third_image(section, plugin, seed)
     data = prepare.load(run.parents[section.data])
+    asked = chosen(run, section, data.preferences("train"))
     if isinstance(section.model, Model):
         parent, bundle = None, checkpoint.compose(section.model.model_dump(), seed)
     else:
@@ -39,7 +41,6 @@ def run(run: Run, section: Align, seed: int) -> None:
         bundle = checkpoint.load(parent)
     bundle.attend(section.speed.attention)
     chat = Chat.of(bundle)
-    asked = select(data.preferences("train"), section.where)
     pairs, aside = encode_pairs(asked, chat, section.max_tokens, third, gridder(bundle, data.root))
     run.set_aside(aside, len(pairs), "pairs")
     views = [v for p in pairs for v in p.views]
@@ -67,6 +68,30 @@ def run(run: Run, section: Align, seed: int) -> None:
     plan = section.model_dump(mode="json")["trainable"]
     home = run.folder / "model"
     checkpoint.save(run.work / "model", bundle, trained, parent=parent, trained=plan, home=home)
+
+
+def chosen(run: Run, section: Align, known: Sequence[Preference]) -> list[Preference]:
+    """The pairs that `where` asks for.
+
+    Raises:
+        RunError: there is none.
+    """
+    asked = select(known, section.where)
+    if not asked:
+        kinds = Counter(pair.why for pair in known)
+        wanted = "; ".join(f"{key}: {_either(values)}" for key, values in section.where.items())
+        raise RunError(
+            "there is no pair to align with", where=f"stage {run.name}",
+            found=", ".join(f"{count} {kind} pairs" for kind, count in kinds.items()) or f"no pair in '{section.data}'",
+            expected=f"at least one pair with {wanted}" if wanted else "at least one pair",
+            remedy=f"change `where`, or `kinds`, `topics`, `limit` or `judge` of stage '{section.data}': where its"
+            " model errs in no such way there is nothing to make a pair of, and this stage can be left out",
+        )  # fmt: skip
+    return asked
+
+
+def _either(values: str | Sequence[str]) -> str:
+    return values if isinstance(values, str) else " or ".join(values)
 
 
 def third_image(section: Align, plugin: PairLoss, seed: int) -> Degrade | None:

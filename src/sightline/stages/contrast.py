@@ -13,6 +13,7 @@ from ..losses.similarity import Contrastive
 from ..models import checkpoint, trainable
 from ..models.encoder import DualEncoder
 from ..models.encoder_checkpoint import compose_encoder, load_encoder, save_encoder
+from ..models.readings import read
 from ..recipe import Contrast
 from ..report import scatter
 from ..runs import Run, write_json
@@ -44,8 +45,10 @@ def run(run: Run, section: Contrast, seed: int) -> None:
     frozen = trainable.is_frozen(section.trainable, "vision")
     look = keep(encoder, data.root, run.folder.parent / ".features", views, frozen=frozen)
     look.prepare(views, what="images with reports")
+    texts = [row.text for each in rows.values() for row in each]
+    kept = read(encoder, texts) if trainable.is_frozen(section.trainable, "text") else None
     towers = Towers(encoder, trained, given=look.given, chunk=section.chunk)
-    collate, loss = CaptionCollator(encoder.tokenize, look), formula(section, plugin)
+    collate, loss = CaptionCollator(encoder.tokenize, look, kept), formula(section, plugin)
     best = validation(run, section, towers, Examination(rows["valid"], collate, section.train.batch), loss)
     job = Job(
         answers=towers,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def write_page(
     parts: dict[tuple[str, str, str], dict[str, float]] = {}
     for row in scores["parts"]:
         parts.setdefault((row["model"], row["image"], row["metric"]), {})[row["part"]] = row["value"]
-    audits = [place / "audit.json" for place in line.values() if (place / "audit.json").is_file()]
+    audits = _audits(line.values())
     page = Page(
         title=f"Sightline: {run.folder.parent.name}",
         notice=NOTICE,
@@ -43,8 +43,8 @@ def write_page(
         curves={n: runs.read_json(p / "curve.json") for n, p in line.items() if (p / "curve.json").is_file()},
         gallery=gallery(samples, root, made),
         stages=[_provenance(name, place) for name, place in line.items()],
-        notes=_notes(audits),
-        audit=runs.read_json(audits[0]) if audits else None,
+        notes=[each["warning"] for each in audits.values() if each["warning"]],
+        audit=audits or None,
     )
     render(page, run.work / "report.html")
 
@@ -167,7 +167,7 @@ def _provenance(name: str, place: Path) -> dict[str, Any]:
     return {"name": name, **{key: manifest.get(key) for key in wanted}}
 
 
-def _notes(audits: Sequence[Path]) -> list[str]:
-    """Warnings of the leakage audit, in its own words."""
-    found = [each for path in audits for each in runs.read_json(path).values()]
-    return [each["warning"] for each in found if each["warning"]]
+def _audits(places: Iterable[Path]) -> dict[str, Any]:
+    """Every leakage audit of these stages, by what it compares: splits, the index and test, pairs and test."""
+    files = [place / "audit.json" for place in places if (place / "audit.json").is_file()]
+    return {name: each for path in files for name, each in runs.read_json(path).items()}

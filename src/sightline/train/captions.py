@@ -13,6 +13,7 @@ from torch import Tensor
 from ..errors import RecipeError
 from ..models.encoder import DualEncoder
 from ..models.features import GIB, Features, Look, Pixels, encode, pixels
+from ..models.readings import Readings
 from ..recipe import Contrast
 from ..runs import digest
 from ..settings import Speed
@@ -95,10 +96,12 @@ class CaptionCollator:
     Args:
         tokenize: texts to padded tokens.
         look: a view to features or pixels.
+        readings: features of the texts, where they are kept; a batch then holds `readings` [n, w] and no `tokens`.
     """
 
     tokenize: Callable[[Sequence[str]], Mapping[str, Tensor]]
     look: Look
+    readings: Readings | None = None
 
     def __call__(self, rows: Sequence[Captioned]) -> dict[str, Any]:
         """Collate n rows."""
@@ -106,10 +109,15 @@ class CaptionCollator:
         return {
             "images": [s.values for s in seen],
             "grids": [s.grid for s in seen],
-            "tokens": dict(self.tokenize([row.text for row in rows])),
+            **self._told([row.text for row in rows]),
             "keys": torch.tensor([row.keys for row in rows]),
             "ids": [row.id for row in rows],
         }
+
+    def _told(self, texts: Sequence[str]) -> dict[str, Any]:
+        if self.readings is None:
+            return {"tokens": dict(self.tokenize(texts))}
+        return {"readings": self.readings(texts)}
 
 
 def check(section: Contrast, samples: Iterable[Sample], name: str) -> None:

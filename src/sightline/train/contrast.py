@@ -56,13 +56,15 @@ class Towers(nn.Module):
 
     def forward(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Images and texts [n, width], the logarithm of the factor, and the bias. See `CaptionCollator`."""
-        images, grids, tokens = list(batch["images"]), list(batch["grids"]), batch["tokens"]
+        images, grids = list(batch["images"]), list(batch["grids"])
 
         def picture(at: slice) -> Tensor:
             return self._images(images[at], grids[at])
 
         def words(at: slice) -> Tensor:
-            return self.bundle.texts({name: values[at] for name, values in tokens.items()})
+            if "readings" in batch:
+                return self.bundle.pool_texts(batch["readings"][at])
+            return self.bundle.texts({name: values[at] for name, values in batch["tokens"].items()})
 
         count = len(images)
         return self._pieces(count, picture), self._pieces(count, words), *self.bundle.scale()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,9 +39,7 @@ class Examination:
         made: list[tuple[Tensor, Tensor]] = []
         with torch.no_grad():
             for at in self._blocks():
-                batch = self.collate(self.rows[at])
-                batch["images"] = [values.to(device) for values in batch["images"]]
-                batch["tokens"] = {name: values.to(device) for name, values in batch["tokens"].items()}
+                batch = _moved(self.collate(self.rows[at]), device)
                 # Not through `__call__`: the Trainer wraps that in autocast.
                 images, texts, *_ = Towers.forward(towers, batch)
                 made.append((images.float().cpu(), texts.float().cpu()))
@@ -75,6 +74,14 @@ class Examination:
 
     def _blocks(self) -> list[slice]:
         return [slice(i, i + self.batch) for i in range(0, len(self.rows), self.batch)]
+
+
+def _moved(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """A batch with all that the towers are given on their device."""
+    moved = {**batch, "images": [values.to(device) for values in batch["images"]]}
+    if "readings" in batch:
+        return {**moved, "readings": batch["readings"].to(device)}
+    return {**moved, "tokens": {name: values.to(device) for name, values in batch["tokens"].items()}}
 
 
 def order(figures: Mapping[str, float]) -> tuple[float, float]:

@@ -55,9 +55,15 @@ def pool(model: nn.Module, features: list[Tensor]) -> Tensor:
     return made
 
 
-def texts(model: nn.Module, tokens: Tokens) -> Tensor:
-    """Tokens [n, T] -> [n, width], from the state at the end of each text."""
-    made: Tensor = model.text_projection(model.text_model(**tokens).pooler_output)
+def encode_texts(model: nn.Module, tokens: Tokens) -> Tensor:
+    """Tokens [n, T] -> the normed state at the end of each text [n, hidden], before the projection."""
+    made: Tensor = model.text_model(**tokens).pooler_output
+    return made
+
+
+def pool_texts(model: nn.Module, features: Tensor) -> Tensor:
+    """[n, hidden] -> [n, width]."""
+    made: Tensor = model.text_projection(features)
     return made
 
 
@@ -76,7 +82,8 @@ ENCODER = EncoderFamily(
     compose=compose,
     encode_images=encode_images,
     pool=pool,
-    texts=texts,
+    encode_texts=encode_texts,
+    pool_texts=pool_texts,
     scale=scale,
     layer=lambda model: "class token",
 )

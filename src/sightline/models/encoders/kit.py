@@ -134,12 +134,17 @@ def pool(model: nn.Module, features: list[Tensor]) -> Tensor:
     return made
 
 
-def texts(model: nn.Module, tokens: Tokens) -> Tensor:
-    """Tokens [n, T] -> [n, width], from the mean over the words of each text."""
+def encode_texts(model: nn.Module, tokens: Tokens) -> Tensor:
+    """Tokens [n, T] -> the mean over the words of each text [n, 384]."""
     states = model.text(**tokens).last_hidden_state  # [n, T, 384]
     mask = tokens["attention_mask"].unsqueeze(-1).to(states.dtype)  # [n, T, 1]
-    mean = (states * mask).sum(1) / mask.sum(1).clamp_min(1)  # [n, 384]
-    made: Tensor = model.text_head(mean)
+    mean: Tensor = (states * mask).sum(1) / mask.sum(1).clamp_min(1)  # [n, 384]
+    return mean
+
+
+def pool_texts(model: nn.Module, features: Tensor) -> Tensor:
+    """Means [n, 384] -> [n, width]."""
+    made: Tensor = model.text_head(features)
     return made
 
 
@@ -158,7 +163,8 @@ ENCODER = EncoderFamily(
     compose=compose,
     encode_images=encode_images,
     pool=pool,
-    texts=texts,
+    encode_texts=encode_texts,
+    pool_texts=pool_texts,
     scale=scale,
     layer=lambda model: "map",
 )

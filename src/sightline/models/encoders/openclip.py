@@ -323,8 +323,8 @@ def pool(model: nn.Module, features: list[Tensor]) -> Tensor:
     return torch.stack(features)
 
 
-def texts(model: nn.Module, tokens: Tokens) -> Tensor:
-    """Tokens [n, T] -> [n, width]."""
+def encode_texts(model: nn.Module, tokens: Tokens) -> Tensor:
+    """Tokens [n, T] -> [n, width]; its projection is part of the tower."""
     made: Tensor = model.text(tokens["input_ids"])
     return made
 
@@ -340,7 +340,7 @@ ENCODER = EncoderFamily(
     compose=compose,
     encode_images=encode_images,
     pool=pool,
-    texts=texts,
+    encode_texts=encode_texts,
     scale=scale,
     layer=lambda model: "projected",
 )
