@@ -24,8 +24,8 @@ from itertools import count
 from typing import Any, TypeVar
 
 import torch
+from ground import Ground, build, processor, shown
 from peft import LoraConfig
-from shapes import Ground, build, processor
 from torch import Tensor, nn
 
 from sightline.data.collate import PairCollator, Plan, collate
@@ -177,7 +177,7 @@ class Trl(Contender):
         config = DPOConfig(
             output_dir=str(ground.work / self.name), beta=BETA, use_cpu=ground.device == "cpu", report_to=[],
             bf16=ground.dtype == torch.bfloat16, per_device_train_batch_size=ground.batch,
-            gradient_checkpointing=ground.checkpointing,
+            gradient_checkpointing=ground.checkpointing, max_length=None,
         )  # fmt: skip
         return DPOTrainer(
             model=bundle.model, args=config, processing_class=processor(ground),
@@ -245,12 +245,8 @@ class TrlLike(Contender):
 
     def sums(self, batch: dict[str, Any]) -> Tensor:
         model: Any = self.own.bundle.model
-        shown = torch.stack(
-            [batch["images"][i] for i in batch["shown"].tolist()]
-        )  # one for each row, though the rows of a pair show the same
-        states = model.model(
-            input_ids=batch["input_ids"], pixel_values=shown, use_cache=False
-        ).last_hidden_state
+        images = shown(self.ground, batch)
+        states = model.model(input_ids=batch["input_ids"], **images, use_cache=False).last_hidden_state
         scored = batch["labels"]
         if self.every:
             scored = batch["input_ids"].clone()

@@ -1,13 +1,17 @@
-"""What `align.py` measures on: sizes of models, and random weights, pictures and pairs of that size.
+"""The sizes that `align.py` measures: real models, and the same with everything shrunk alike.
 
     shape      of the real model                                  scaled down
     llava15    CLIP-L/336: 24 layers, 1024 wide, 576 tokens       6 layers, 128 wide, 64 tokens
                Llama 7B: 32 layers, 4096 wide, 32064 words        8 layers, 512 wide, 1008 words
                prompt 576 + 60, answers 128, LoRA rank 128        prompt 64 + 7, answers 14, rank 16
+    llava16    the same on 672 x 504: 5 tiles, 2340 tokens        5 tiles, 268 tokens
     siglip05   SigLIP-so400m-384: 27 layers, 1152 wide, 729       7 layers, 288 wide, 169 tokens
                Qwen1.5 0.5B: 24 layers, 1024 wide, 152000 words   6 layers, 256 wide, 9500 words
                prompt 729 + 60, answers 128, LoRA rank 32         prompt 169 + 14, answers 30, rank 8
-    tiny       (to see that everything runs)                      2 layers each, 4 image tokens
+    medgemma   SigLIP-896: 4096 patches pooled to 256 tokens      576 patches pooled to 36 tokens, 160 wide
+               Gemma 3 4B: 34 layers, 2560 wide, 262208 words     9 layers, 360 wide, 9752 words
+               prompt 256 + 60, answers 128, LoRA rank 64         prompt 36 + 12, answers 18, rank 9
+    tiny, tiny-tiles, tiny-gemma                                  2 layers each, to see that everything runs
 
 Tokens and widths shrink together, so that what the ratios rest on stays: prompt to answer, image to text, the tower's
 work to the language model's, attention's share, the head's share. `proportions` computes them for both columns.
@@ -16,38 +20,8 @@ work to the language model's, attention's share, the head's share. `proportions`
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
-from PIL import Image
-from tokenizers import AddedToken, Regex, Tokenizer, pre_tokenizers
-from tokenizers.models import WordLevel
-from transformers import AutoModelForImageTextToText, LlavaConfig, PreTrainedTokenizerFast
-
-from sightline import runs
-from sightline.data.chat import Chat
-from sightline.data.collate import Pair
-from sightline.data.rows import encode_pairs
-from sightline.images.transforms import Preprocess
-from sightline.models.families.llava import FAMILY
-from sightline.models.family import Bundle
-from sightline.types import ImageRef, Message, Preference
-
-CONTROL = ("<pad>", "<user>", "<assistant>", "<end>", "<image>")
-OTHERS = ("\n", "?unknown?")
-# One template for both: Sightline gives plain strings, TRL gives lists of parts.
-TEMPLATE = (
-    "{% for m in messages %}{% if m['role'] == 'user' %}<user>{% else %}<assistant>{% endif %}"
-    "{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for p in m['content'] %}"
-    "{% if p['type'] == 'image' %}{{ '<image>\n' }}{% else %}{{ p['text'] }}{% endif %}{% endfor %}{% endif %}"
-    "{% if m['role'] == 'assistant' %}<end>{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}<assistant>{% endif %}"
-)
-HALF = (0.5, 0.5, 0.5)
+from dataclasses import dataclass
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,30 +29,38 @@ class Shape:
     """Sizes of one model and of its rows.
 
     Args:
+        family: which of Sightline's families it is.
         vision, language: configs of transformers.
-        layer, select: which of the tower's states are used, and whether the class token is dropped.
+        picture: height and width of every picture, in pixels.
+        tiles: how many squares the tower sees of a picture.
+        image: image tokens of a picture.
         text: tokens of the prompt beside those of the image.
         answer: tokens of an answer, its end token counted.
         rank: of LoRA on the language model.
+        layer, select: which of the tower's states are used, and whether the class token is dropped (LLaVA's).
     """
 
+    family: Literal["llava", "llava_next", "gemma3"] = "llava"
     vision: Mapping[str, Any]
     language: Mapping[str, Any]
-    layer: int
-    select: str
+    picture: tuple[int, int]
+    tiles: int = 1
+    image: int
     text: int
     answer: int
     rank: int
-
-    @property
-    def image(self) -> int:
-        """Image tokens."""
-        return int((self.vision["image_size"] // self.vision["patch_size"]) ** 2)
+    layer: int = -1
+    select: str = "full"
 
     @property
     def has_class(self) -> bool:
         """Whether the tower has a class token."""
-        return self.vision["model_type"] == "clip_vision_model"
+        return bool(self.vision["model_type"] == "clip_vision_model")
+
+    @property
+    def side(self) -> int:
+        """What the tower sees, in pixels."""
+        return int(self.vision["image_size"])
 
     @property
     def row(self) -> int:
@@ -105,47 +87,81 @@ def words(kind: str, wide: int, inner: int, layers: int, heads: int, vocabulary:
     }  # fmt: skip
 
 
+def gemma(wide: int, inner: int, layers: int, heads: int, each: int, vocabulary: int) -> dict[str, Any]:
+    """The config of Gemma 3's language model: half as many keys as queries, one layer in six without a window."""
+    return {
+        **words("gemma3_text", wide, inner, layers, heads, vocabulary), "num_key_value_heads": heads // 2,
+        "head_dim": each, "query_pre_attn_scalar": each, "sliding_window": 1024, "tie_word_embeddings": True,
+    }  # fmt: skip
+
+
+CLIP, LLAMA = tower("clip", 336, 1024, 4096, 24, 16), words("llama", 4096, 11008, 32, 32, 32064)
+SMALL_CLIP, SMALL_LLAMA = tower("clip", 112, 128, 512, 6, 2), words("llama", 512, 1376, 8, 4, 1008)
+TINY_CLIP, TINY_LLAMA = tower("clip", 28, 16, 32, 2, 2), words("llama", 32, 64, 2, 2, 64)
 REAL = {
     "llava15": Shape(
-        vision=tower("clip", 336, 1024, 4096, 24, 16), language=words("llama", 4096, 11008, 32, 32, 32064),
-        layer=-2, select="default", text=60, answer=128, rank=128,
+        vision=CLIP, language=LLAMA, layer=-2, select="default", picture=(336, 336), image=576,
+        text=60, answer=128, rank=128,
+    ),
+    "llava16": Shape(
+        family="llava_next", vision=CLIP, language=LLAMA, layer=-2, select="default", picture=(504, 672),
+        tiles=5, image=2340, text=60, answer=128, rank=128,
     ),
     "siglip05": Shape(
         vision=tower("siglip", 384, 1152, 4304, 27, 16), language=words("qwen2", 1024, 2816, 24, 16, 152000),
-        layer=-1, select="full", text=60, answer=128, rank=32,
+        picture=(384, 384), image=729, text=60, answer=128, rank=32,
+    ),
+    "medgemma": Shape(
+        family="gemma3", vision=tower("siglip", 896, 1152, 4304, 27, 16),
+        language=gemma(2560, 10240, 34, 8, 256, 262208), picture=(896, 896), image=256,
+        text=60, answer=128, rank=64,
     ),
 }  # fmt: skip
 SCALED = {
     "llava15": Shape(
-        vision=tower("clip", 112, 128, 512, 6, 2), language=words("llama", 512, 1376, 8, 4, 1008),
-        layer=-2, select="default", text=7, answer=14, rank=16,
+        vision=SMALL_CLIP, language=SMALL_LLAMA, layer=-2, select="default", picture=(112, 112), image=64,
+        text=7, answer=14, rank=16,
+    ),
+    "llava16": Shape(
+        family="llava_next", vision=SMALL_CLIP, language=SMALL_LLAMA, layer=-2, select="default",
+        picture=(168, 224), tiles=5, image=268, text=7, answer=14, rank=16,
     ),
     "siglip05": Shape(
         vision=tower("siglip", 182, 288, 1076, 7, 4), language=words("qwen2", 256, 704, 6, 4, 9500),
-        layer=-1, select="full", text=14, answer=30, rank=8,
+        picture=(182, 182), image=169, text=14, answer=30, rank=8,
+    ),
+    "medgemma": Shape(
+        family="gemma3", vision=tower("siglip", 336, 160, 600, 7, 4),
+        language=gemma(360, 1440, 9, 8, 36, 9752), picture=(336, 336), image=36, text=12, answer=18, rank=9,
     ),
     "tiny": Shape(
-        vision=tower("clip", 28, 16, 32, 2, 2), language=words("llama", 32, 64, 2, 2, 64),
-        layer=-2, select="default", text=8, answer=6, rank=2,
+        vision=TINY_CLIP, language=TINY_LLAMA, layer=-2, select="default", picture=(28, 28), image=4,
+        text=8, answer=6, rank=2,
+    ),
+    "tiny-tiles": Shape(
+        family="llava_next", vision=TINY_CLIP, language=TINY_LLAMA, layer=-2, select="default",
+        picture=(42, 56), tiles=5, image=24, text=8, answer=6, rank=2,
+    ),
+    "tiny-gemma": Shape(
+        family="gemma3", vision=tower("siglip", 56, 16, 32, 2, 2), language=gemma(32, 64, 2, 2, 16, 64),
+        picture=(56, 56), image=4, text=11, answer=6, rank=2,
     ),
 }  # fmt: skip
-# Shapes whose model family does not exist yet: give them sizes above once it does.
-ABSENT = {
-    "llava16": "any-resolution LLaVA-1.6-7B (5 tiles, 2340 image tokens) needs a family for tiled images",
-    "medgemma": "MedGemma-4B (SigLIP-896, 256 image tokens) needs a family for Gemma 3",
-}
 
 
 def proportions(shape: Shape) -> dict[str, float]:
     """What a scaled shape keeps of the real one, from matrix products of one forward pass."""
 
     def layers(of: Mapping[str, Any], tokens: int, gates: int) -> tuple[float, float]:
-        wide, deep = of["hidden_size"], of["num_hidden_layers"]
-        flat = 2 * tokens * deep * (4 * wide**2 + gates * wide * of["intermediate_size"])
-        return flat, 4 * tokens**2 * deep * wide
+        wide, deep, heads = of["hidden_size"], of["num_hidden_layers"], of["num_attention_heads"]
+        each = of.get("head_dim", wide // heads)
+        queries, keys = heads * each, of.get("num_key_value_heads", heads) * each
+        flat = 2 * tokens * deep * (2 * wide * (queries + keys) + gates * wide * of["intermediate_size"])
+        return flat, 4 * tokens**2 * deep * queries
 
     flat, attention = layers(shape.language, shape.row, 3)
-    seen = sum(layers(shape.vision, shape.image + shape.has_class, 2))
+    patches = (shape.side // shape.vision["patch_size"]) ** 2
+    seen = shape.tiles * sum(layers(shape.vision, patches + shape.has_class, 2))
     head = 2 * shape.row * shape.language["hidden_size"] * shape.language["vocab_size"]
     return {
         "prompt / answer": (shape.image + shape.text) / shape.answer,
@@ -154,135 +170,3 @@ def proportions(shape: Shape) -> dict[str, float]:
         "attention / language": attention / (flat + attention),
         "head / language": head / (flat + attention),
     }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ground:
-    """What all contenders stand on.
-
-    Args:
-        shape: sizes.
-        count: how many pairs there are, each with a picture of its own.
-        batch: pairs in a step.
-        checkpointing: whether layers are computed again in the backward pass.
-        device, dtype: where and how precisely.
-        work: an empty folder.
-    """
-
-    shape: Shape
-    count: int
-    batch: int
-    checkpointing: bool
-    device: str
-    dtype: torch.dtype
-    work: Path
-    tokenizer: Any = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "tokenizer", vocabulary(self.shape.language["vocab_size"]))
-
-    @property
-    def root(self) -> Path:
-        """Where the pictures are."""
-        return self.work / "images"
-
-    @cached_property
-    def chat(self) -> Chat:
-        """How rows are written."""
-        return Chat(
-            tokenizer=self.tokenizer, image_token=CONTROL.index("<image>"), tokens_per_image=self.shape.image
-        )
-
-    @cached_property
-    def preferences(self) -> list[Preference]:
-        """Random words about random pictures, of exactly the asked lengths."""
-        draw, shape, side = np.random.default_rng(0), self.shape, self.shape.vision["image_size"]
-        free = shape.language["vocab_size"] - len(CONTROL) - len(OTHERS)
-        self.root.mkdir()
-
-        def say(count: int) -> str:
-            return " ".join(f"w{i}" for i in draw.integers(0, free, count))
-
-        made = []
-        for i in range(self.count):
-            file = self.root / f"{i}.png"
-            Image.fromarray(draw.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(file)
-            ref = ImageRef(path=file.name, sha256=runs.hash_file(file))
-            # <user>, a line break and <assistant> belong to the prompt's text, <end> to the answer.
-            asked = Message(role="user", parts=(0, say(shape.text - 3)))
-            chosen, rejected = say(shape.answer - 1), say(shape.answer - 1)
-            made.append(
-                Preference(
-                    id=str(i),
-                    patient=str(i),
-                    images=(ref,),
-                    prompt=(asked,),
-                    chosen=chosen,
-                    rejected=rejected,
-                )
-            )
-        return made
-
-    @cached_property
-    def pairs(self) -> list[Pair]:
-        """The same as encoded rows."""
-        pairs, aside = encode_pairs(self.preferences, self.chat, 10_000)
-        assert not aside
-        assert all(len(row.encoded.ids) == self.shape.row for pair in pairs for row in pair.rows)
-        return pairs
-
-    def records(self) -> list[dict[str, Any]]:
-        """The same as TRL wants them."""
-        return [
-            {
-                "images": [Image.open(self.root / p.images[0].path)],
-                "prompt": [{"role": "user", "content": p.prompt[0].text}],
-                "chosen": [{"role": "assistant", "content": p.chosen}],
-                "rejected": [{"role": "assistant", "content": p.rejected}],
-            }
-            for p in self.preferences
-        ]
-
-
-def vocabulary(count: int) -> PreTrainedTokenizerFast:
-    """One id per word."""
-    known = [*CONTROL, *OTHERS]
-    names = [*known, *(f"w{i}" for i in range(count - len(known)))]
-    core = Tokenizer(WordLevel({name: i for i, name in enumerate(names)}, unk_token="?unknown?"))
-    core.pre_tokenizer = pre_tokenizers.Split(Regex(r"\n|\w+"), behavior="removed", invert=True)
-    core.add_special_tokens([AddedToken(word, special=True, normalized=False) for word in CONTROL])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<end>", pad_token="<pad>")
-    tokenizer.chat_template = TEMPLATE
-    return tokenizer
-
-
-def build(ground: Ground) -> Bundle:
-    """The model with weights that are the same at each call."""
-    shape = ground.shape
-    config = LlavaConfig(
-        vision_config=dict(shape.vision), text_config=dict(shape.language), projector_hidden_act="gelu",
-        image_token_index=CONTROL.index("<image>"), vision_feature_layer=shape.layer,
-        vision_feature_select_strategy=shape.select, tie_word_embeddings=shape.language["tie_word_embeddings"],
-    )  # fmt: skip
-    torch.manual_seed(0)
-    with torch.device(ground.device):
-        model = AutoModelForImageTextToText.from_config(config, dtype=ground.dtype)
-    return Bundle(
-        family=FAMILY, model=model.eval(), tokenizer=ground.tokenizer, image_token=CONTROL.index("<image>"),
-        preprocess=Preprocess(size=shape.vision["image_size"], mean=HALF, std=HALF),
-        tokens_per_image=shape.image, feature_width=shape.vision["hidden_size"],
-    )  # fmt: skip
-
-
-def processor(ground: Ground) -> Any:
-    """A LLaVA processor of transformers that writes and sees what Sightline does."""
-    from transformers import CLIPImageProcessor, LlavaProcessor
-
-    side = ground.shape.vision["image_size"]
-    shown = CLIPImageProcessor(
-        size={"height": side, "width": side}, do_center_crop=False, image_mean=HALF, image_std=HALF
-    )
-    return LlavaProcessor(
-        image_processor=shown, tokenizer=ground.tokenizer, patch_size=14, chat_template=TEMPLATE,
-        vision_feature_select_strategy=ground.shape.select, num_additional_image_tokens=int(ground.shape.has_class),
-    )  # fmt: skip
