@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as vocabularies
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -190,3 +191,12 @@ def sample(name: str, turns: Sequence[tuple[str, str]], images: Sequence[ImageRe
         messages.append(Message(role="user", parts=(*shown, question)))
         messages.append(Message(role="assistant", parts=(answer,), topic=f"topic{at}"))
     return Sample(id=name, patient=f"patient-{name}", images=tuple(images), messages=tuple(messages), **more)
+
+
+def copy_without(folder: Path, to: Path, ending: str) -> None:
+    """Copy a model's folder, and leave out the first weight whose name ends so."""
+    for file in folder.iterdir():
+        (to / file.name).write_bytes(file.read_bytes())
+    weights = load_file(to / "model.safetensors")
+    lost = next(name for name in weights if name.endswith(ending))
+    save_file({k: v for k, v in weights.items() if k != lost}, to / "model.safetensors", {"format": "pt"})

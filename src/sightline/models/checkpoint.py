@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,17 +55,31 @@ def save(
         trained: the recipe's `trainable` section, for the record.
         home: where `folder` will finally stand, for the relative path to the parent.
     """
+    write(folder, bundle, model, "family", parent=parent, trained=trained, home=home)
+    (folder / "chat_template.jinja").write_text(bundle.tokenizer.chat_template, encoding="utf-8")
+
+
+def write(
+    folder: Path,
+    bundle: Learner,
+    model: nn.Module,
+    kind: str,
+    *,
+    parent: Path | None,
+    trained: dict[str, Any],
+    home: Path,
+) -> None:
+    """Write weights and `sightline.json` of a model or an encoder; `kind` is its name's key. The rest as in `save`."""
     folder.mkdir(parents=True, exist_ok=True)
     write_weights(folder, bundle, model)
     info = {
         "format": FORMAT,
-        "family": bundle.family.name,
+        kind: bundle.family.name,
         "base": bundle.base,
         "parent": above(parent, home),
         "trained": trained,
     }
     runs.write_json(folder / INFO, info)
-    (folder / "chat_template.jinja").write_text(bundle.tokenizer.chat_template, encoding="utf-8")
 
 
 def above(parent: Path | None, home: Path) -> dict[str, str] | None:
@@ -152,13 +166,19 @@ def load(folder: Path) -> Bundle:
         )  # fmt: skip
     bundle = compose(base["model"], base["seed"])
     bundle.base = base
-    for place, info in line:
+    for place, _ in line:
         template = (place / "chat_template.jinja").read_text(encoding="utf-8")
         bundle.tokenizer.chat_template = template
+    add_all(line, bundle)
+    return bundle
+
+
+def add_all(line: Sequence[tuple[Path, dict[str, Any]]], bundle: Learner) -> None:
+    """Put the weights of a whole line on top of its base, one after the other; frozen and in eval mode then."""
+    for place, info in line:
         add(place, info, bundle)
     bundle.model.requires_grad_(False)
     bundle.model.eval()
-    return bundle
 
 
 def lineage(folder: Path) -> list[tuple[Path, dict[str, Any]]]:

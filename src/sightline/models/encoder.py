@@ -13,8 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..errors import ModelError
-from .family import Bundle, Grid, Prepares
+from .family import Bundle, Grid, Prepares, submodule
 
 Tokens = Mapping[str, Tensor]  # `input_ids` [n, T] and what else the text tower takes
 
@@ -55,14 +54,9 @@ class EncoderFamily:
         Raises:
             ModelError: the file's name for it is not what this model has.
         """
-        try:
-            return model.get_submodule(name)
-        except AttributeError:
-            raise ModelError(
-                f"encoder '{self.name}' expects a module '{name}'",
-                found=", ".join(n for n, _ in model.named_children()),
-                remedy="check the versions of its library and of this file",
-            ) from None
+        return submodule(
+            model, name, f"encoder '{self.name}'", "check the versions of its library and of this file"
+        )
 
 
 @dataclass(kw_only=True)

@@ -16,9 +16,9 @@ from typing import Any
 
 from torch import nn
 
-from .. import plugins, runs
+from .. import plugins
 from ..errors import ModelError
-from .checkpoint import FORMAT, INFO, above, add, lineage, write_weights
+from .checkpoint import add_all, lineage, write
 from .encoder import DualEncoder
 
 
@@ -52,16 +52,7 @@ def save_encoder(
         trained: the recipe's `trainable` section, for the record.
         home: where `folder` will finally stand, for the relative path to the parent.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    write_weights(folder, encoder, model)
-    info = {
-        "format": FORMAT,
-        "encoder": encoder.family.name,
-        "base": encoder.base,
-        "parent": above(parent, home),
-        "trained": trained,
-    }
-    runs.write_json(folder / INFO, info)
+    write(folder, encoder, model, "encoder", parent=parent, trained=trained, home=home)
 
 
 def load_encoder(folder: Path) -> DualEncoder:
@@ -78,8 +69,5 @@ def load_encoder(folder: Path) -> DualEncoder:
             remedy="give the folder that a `contrast` stage made",
         )  # fmt: skip
     encoder = compose_encoder(base["encoder"], base["seed"])
-    for place, info in line:
-        add(place, info, encoder)
-    encoder.model.requires_grad_(False)
-    encoder.model.eval()
+    add_all(line, encoder)
     return encoder

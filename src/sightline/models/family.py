@@ -88,14 +88,34 @@ class Family:
         Raises:
             ModelError: the family's name for it is not what this model has.
         """
-        try:
-            return model.get_submodule(name)
-        except AttributeError:
-            raise ModelError(
-                f"family '{self.name}' expects a module '{name}'",
-                found=", ".join(n for n, _ in model.named_children()),
-                remedy="check the versions of transformers and of this family's file",
-            ) from None
+        return submodule(
+            model,
+            name,
+            f"family '{self.name}'",
+            "check the versions of transformers and of this family's file",
+        )
+
+
+def submodule(model: nn.Module, name: str, owner: str, remedy: str) -> nn.Module:
+    """A module of a model by the dotted name that a plug-in has for it.
+
+    Args:
+        model: the model.
+        name: the dotted name.
+        owner: who expects it, for the message.
+        remedy: what to do where it is not there.
+
+    Raises:
+        ModelError: the model has no such module.
+    """
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        raise ModelError(
+            f"{owner} expects a module '{name}'",
+            found=", ".join(n for n, _ in model.named_children()),
+            remedy=remedy,
+        ) from None
 
 
 @dataclass(kw_only=True)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from ..models.encoder import DualEncoder
 from ..models.features import Features
+from ..models.readings import read
 from ..types import ImageRef, View
 
 BATCH = 64
@@ -19,16 +19,12 @@ Pictures = Callable[[Sequence[Sequence[ImageRef]]], np.ndarray]
 
 
 def texts(encoder: DualEncoder, said: Sequence[str]) -> np.ndarray:
-    """Unit embeddings of texts, float32 [n, width].
-
-    Texts of about the same length are read together; what is padded is masked, so that this changes nothing but time.
-    """
-    order = sorted(range(len(said)), key=lambda i: (len(said[i]), i))
-    made = np.empty((len(said), encoder.width), dtype=np.float32)
-    with torch.inference_mode(), tqdm(total=len(said), desc="  reading reports", unit="report") as bar:
-        for part in (order[i : i + BATCH] for i in range(0, len(order), BATCH)):
-            made[part] = encoder.texts(encoder.tokenize([said[i] for i in part])).cpu().numpy()
-            bar.update(len(part))
+    """Unit embeddings of texts, float32 [n, width]; equal texts are read once."""
+    found = read(encoder, said)
+    if found is None:
+        return np.empty((0, encoder.width), dtype=np.float32)
+    with torch.inference_mode():
+        made: np.ndarray = encoder.pool_texts(found(said)).cpu().numpy()
     return made
 
 

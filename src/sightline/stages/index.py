@@ -12,7 +12,7 @@ from ..retrieval import embed, opened, store
 from ..retrieval.report import gather
 from ..runs import Run, digest
 
-VERSION = 1
+VERSION = 2
 
 
 def run(run: Run, section: Index, seed: int) -> None:
