@@ -49,6 +49,14 @@ def language(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BERT with its tokenizer, as a Hugging Face folder."""
+    import models_text
+
+    return models_text.write_bert(tmp_path_factory.mktemp("parts") / "tiny-bert")
+
+
+@pytest.fixture(scope="session")
 def tied_language(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with input and output embeddings tied."""
     import models

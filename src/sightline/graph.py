@@ -13,6 +13,7 @@ from typing import Any
 
 from . import plugins
 from .errors import RecipeError
+from .settings import Connector
 
 NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
 RESERVED = ("base", "name", "seed")
@@ -103,8 +104,11 @@ def plug_ins(stages: Mapping[str, Any]) -> list[str]:
 
 def _named(stage: Any) -> Iterator[tuple[str, plugins.Kind, str, dict[str, Any] | None]]:
     """The plug-ins that a stage names: (key, kind, name, options or None)."""
-    if stage.stage == "prepare":
+    if stage.stage == "prepare" and stage.reader:
         yield "", "readers", stage.reader, stage.options
+    if stage.stage == "prepare":
+        for name, raw in stage.sources.items():
+            yield f"sources.{name}", "readers", raw.reader, raw.options
     if stage.stage == "prefer":
         yield "degrade", "degrade", stage.degrade.kind, None
     if stage.stage in ("align", "contrast"):
@@ -114,9 +118,19 @@ def _named(stage: Any) -> Iterator[tuple[str, plugins.Kind, str, dict[str, Any] 
         yield "model.encoder", "encoders", stage.model.encoder, None
     if stage.stage in ("sft", "align") and not isinstance(stage.model, str):
         yield "model.family", "families", stage.model.family, None
+        if not stage.model.path:
+            asked = Connector.of(stage.model.connector)
+            yield "model.connector", "connectors", asked.plugin, asked.options
     if stage.stage == "evaluate":
-        for metric in stage.metrics:
-            yield "metrics", "metrics", metric, None
-        for image in stage.images:
-            if image not in ("clean", "noise", "unaided"):
-                yield "images", "degrade", image, None
+        yield from _measured(stage)
+
+
+def _measured(stage: Any) -> Iterator[tuple[str, plugins.Kind, str, dict[str, Any] | None]]:
+    """The plug-ins of an evaluation: its metrics, and the ways in which its images are spoilt."""
+    for metric in stage.metrics:
+        for name, options in ({metric: None} if isinstance(metric, str) else metric).items():
+            yield "metrics", "metrics", name, options
+    for image in stage.images:
+        kind = image.removesuffix("_prior")  # of images of earlier studies alone
+        if kind not in ("clean", "noise", "unaided"):
+            yield "images", "degrade", kind, None

@@ -17,14 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from transformers import DynamicCache
 
 from .data.chat import Chat, Encoded
 from .data.rows import GridOf, plain
 from .errors import ModelError
 from .images.seen import Seen
 from .metrics.answers import closed
+from .metrics.chinese import HAN
 from .models.chance import Chance
+from .models.context import Context
 from .models.family import Bundle
 from .settings import Generate
 from .types import Prediction, Sample, View, to_plain
@@ -49,10 +50,12 @@ class Item:
 
 @dataclass
 class Answer:
-    """One answer: its text, and the log-probabilities of yes and no where the question was closed."""
+    """One answer: its text, its ids, and log-probabilities: of yes and no, or the mean of its tokens where decoded."""
 
     text: str
     choices: dict[str, float] = field(default_factory=dict)
+    ids: tuple[int, ...] = ()
+    logp: float | None = None
 
 
 @dataclass
@@ -103,10 +106,15 @@ def items(
         shown = [see(sample, i) for i in range(len(sample.images))]
         messages = read(sample).messages if read else sample.messages
         encoded = chat.encode(messages, [grid(view.image) for view in shown])
-        views = tuple(shown[i] for i in encoded.images)
-        flags = tuple(t != REPORT and closed(q, a) is not None for q, a, t in exchanges(sample))
+        views = chat.views([shown[i] for i in encoded.images])
+        flags = tuple(t != REPORT and _is_choice(q, a) for q, a, t in exchanges(sample))
         out.append(Item(sample, encoded, views, flags))
     return out
+
+
+def _is_choice(question: str, answer: str) -> bool:
+    """Whether an answer is picked from yes and no; in Chinese it is decoded, for no one word there means yes."""
+    return closed(question, answer) is not None and not HAN.search(answer)
 
 
 def exchanges(sample: Sample) -> list[tuple[str, str, str]]:
@@ -166,7 +174,7 @@ def in_precision(bundle: Bundle, settings: Generate) -> None:
     dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
     for part, names in bundle.family.parts.items():
         for name in names:
-            if part != "vision":
+            if part not in bundle.family.tower:
                 bundle.family.module(bundle.model, name).to(dtype)
 
 
@@ -200,87 +208,131 @@ def _chunks(encoded: Encoded) -> list[tuple[int, ...]]:
     return [encoded.ids[end : turn.start] for end, turn in zip(ends, encoded.turns, strict=False)]
 
 
+def _right(encoded: Encoded, turn: int) -> tuple[int, ...]:
+    """The ids of a right answer, without its end."""
+    return encoded.ids[encoded.turns[turn].start : encoded.turns[turn].stop]
+
+
 @torch.no_grad()
 def _converse(
     bundle: Bundle, batch: Sequence[Item], look: Look, settings: Generate, manner: Manner
 ) -> list[list[Answer]]:
     """Answer all turns of a batch of items that ask alike."""
-    reader = Reader(bundle, len(batch))
+    context = Context(bundle, len(batch))
     rows = [_Row(item, [], list(item.views)) for item in batch]
     chunks = [_chunks(item.encoded) for item in batch]
     for turn, is_closed in enumerate(batch[0].closed):
-        images = _connected(bundle, rows, [c[turn] for c in chunks], look)
-        logits = reader.read([row.unread + list(chunks[i][turn]) for i, row in enumerate(rows)], images)
+        pieces = [row.unread + list(chunks[i][turn]) for i, row in enumerate(rows)]
+        logits = context.read(pieces, _connected(bundle, rows, pieces, look))
         for row in rows:
             row.unread = []
-        before = reader.mask.shape[1], reader.seen
+        before = context.length
         if is_closed:
             _choose(bundle, rows, logits)
         else:
-            _decode(bundle, rows, reader, logits, settings.max_new_tokens, manner.chance)
+            _decode(bundle, rows, context, logits, settings.max_new_tokens, manner.chance)
+        said = [_right(row.item.encoded, turn) for row in rows]
         if manner.right:
-            reader.rewind(*before)
-            for row in rows:
-                place = row.item.encoded.turns[turn]
-                row.unread = list(row.item.encoded.ids[place.start : place.stop])
+            context.rewind(before)
+            for row, right in zip(rows, said, strict=True):
+                row.unread = list(right)
+        else:
+            _taken(bundle, rows, said, look)  # the images of right answers are not shown
     return [row.answers for row in rows]
+
+
+def _taken(
+    bundle: Bundle, rows: Sequence[_Row], pieces: Sequence[Sequence[int]], look: Look
+) -> list[list[Seen]]:
+    """The images that stand in these pieces, per row; the next ones of each conversation."""
+    taken: list[list[Seen]] = []
+    for row, piece in zip(rows, pieces, strict=True):
+        mine: list[Seen] = []
+        count = piece.count(bundle.image_token)
+        while count > 0:
+            mine.append(look(row.views.pop(0)))
+            count -= bundle.words(mine[-1].grid).count(bundle.image_token)
+        taken.append(mine)
+    return taken
 
 
 def _connected(
     bundle: Bundle, rows: Sequence[_Row], pieces: Sequence[Sequence[int]], look: Look
-) -> list[Tensor]:
-    """Connected tokens [tokens, hidden] of the images that stand in these pieces, in reading order."""
-    shown: list[Seen] = []
-    for row, piece in zip(rows, pieces, strict=True):
-        count = piece.count(bundle.image_token)
-        while count > 0:
-            shown.append(look(row.views.pop(0)))
-            count -= bundle.words(shown[-1].grid).count(bundle.image_token)
-    if not shown:
-        return []
+) -> list[list[Seen]]:
+    """Connected tokens [tokens, hidden] of the images that stand in these pieces, per row."""
+    shown = _taken(bundle, rows, pieces, look)
+    flat = [seen for mine in shown for seen in mine]
+    if not flat:
+        return shown
     connector = bundle.family.module(bundle.model, bundle.family.parts["connector"][0])
-    dtype = next(connector.parameters()).dtype
-    return bundle.tokens([s.values.to(dtype) for s in shown], [s.grid for s in shown], "features")
+    like = next(connector.parameters())
+    values = [seen.values.to(like.device, like.dtype) for seen in flat]
+    made = iter(bundle.tokens(values, [seen.grid for seen in flat], "features"))
+    return [[Seen(next(made), seen.grid) for seen in mine] for mine in shown]
 
 
 def _choose(bundle: Bundle, rows: Sequence[_Row], logits: Tensor) -> None:
     """Take yes or no, whichever is likelier, and leave its token to be read next."""
     logps = logits.float().log_softmax(-1)  # [B, vocabulary]
-    ids = {word: first_tokens(bundle.tokenizer, forms) for word, forms in WORDS.items()}
+    ids = choices_of(bundle)
     for i, row in enumerate(rows):
         choices = {word: float(logps[i, own].logsumexp(-1)) for word, own in ids.items()}
         word = max(choices, key=lambda w: choices[w])
         token = ids[word][int(logps[i, ids[word]].argmax())]
         row.unread = [token]
-        row.answers.append(Answer(bundle.tokenizer.decode([token]).strip(), choices))
+        row.answers.append(Answer(bundle.tokenizer.decode([token]).strip(), choices, (token,)))
 
 
-def first_tokens(tokenizer: Any, forms: Sequence[str]) -> list[int]:
-    """First tokens of a word's spellings, each once."""
-    found = [tokenizer(f, add_special_tokens=False)["input_ids"][0] for f in forms]
-    return list(dict.fromkeys(found))
+def choices_of(bundle: Bundle) -> dict[str, list[int]]:
+    """The ids that begin yes and those that begin no, as an answer of this family opens.
+
+    Where an answer opens with a blank, " Yes" may be a token of its own, or begin with one that " No" begins with too:
+    that one says neither.
+
+    Raises:
+        ModelError: to this tokenizer both words begin alike.
+    """
+    chat = Chat.of(bundle)
+    found = {word: list(dict.fromkeys(chat.begins(f) for f in forms)) for word, forms in WORDS.items()}
+    both = set(found["yes"]) & set(found["no"])
+    found = {word: [i for i in ids if i not in both] for word, ids in found.items()}
+    if not all(found.values()):
+        raise ModelError(
+            "yes and no begin with the same token, so that the next token tells them not apart",
+            found=str(sorted(both)), remedy="use a tokenizer that knows both words",
+        )  # fmt: skip
+    return found
 
 
 def _decode(
-    bundle: Bundle, rows: Sequence[_Row], reader: Reader, logits: Tensor, limit: int, chance: Chance | None
+    bundle: Bundle, rows: Sequence[_Row], context: Context, logits: Tensor, limit: int, chance: Chance | None
 ) -> None:
-    """Greedy decoding, or sampling, until an end token or the limit."""
+    """Greedy decoding, or sampling, until an end token or the limit.
+
+    The image token is never said: it is no word, and would stand for an image that is not there.
+    """
     ends = end_tokens(bundle)
     made: list[list[int]] = [[] for _ in rows]
+    sums = [0.0] * len(rows)
     open_rows = set(range(len(rows)))
     for step in range(limit):
+        logits[:, bundle.image_token : bundle.image_token + 1] = -torch.inf  # a head may not even know it
         picked = _picked(rows, logits, step, chance)
+        whole = logits.float().logsumexp(-1).tolist()  # [B]
         for i in sorted(open_rows):
+            sums[i] += float(logits[i, picked[i]]) - whole[i]
             if picked[i] in ends:
                 open_rows.discard(i)
             else:
                 made[i].append(picked[i])
         if not open_rows or step == limit - 1:
             break
-        logits = reader.read([[made[i][-1]] if i in open_rows else [] for i in range(len(rows))])
+        logits = context.read([[made[i][-1]] if i in open_rows else [] for i in range(len(rows))])
     for i, row in enumerate(rows):
         row.unread = made[i][-1:] if i in open_rows else []
-        row.answers.append(Answer(bundle.tokenizer.decode(made[i], skip_special_tokens=True).strip()))
+        text = bundle.tokenizer.decode(made[i], skip_special_tokens=True).strip()
+        logp = sums[i] / max(1, len(made[i]) + (i not in open_rows))
+        row.answers.append(Answer(text, ids=tuple(made[i]), logp=logp))
 
 
 def _picked(rows: Sequence[_Row], logits: Tensor, step: int, chance: Chance | None) -> list[int]:
@@ -292,9 +344,10 @@ def _picked(rows: Sequence[_Row], logits: Tensor, step: int, chance: Chance | No
 
 
 def end_tokens(bundle: Bundle) -> set[int]:
-    """Ids that end an answer: the tokenizer's and the generation config's."""
+    """Ids that end an answer: the tokenizer's, the generation config's, and that of the conversation format."""
     config = getattr(bundle.model, "generation_config", None)
     named = [bundle.tokenizer.eos_token_id, *(_listed(config.eos_token_id) if config is not None else [])]
+    named += Chat.of(bundle).ends
     return {i for i in named if i is not None}
 
 
@@ -302,64 +355,12 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-class Reader:
-    """Reads pieces of a batch of rows into one cache, whatever their lengths.
-
-    Pieces are padded on the right and the padding is masked, so a row's positions count its own tokens only.
-    """
-
-    def __init__(self, bundle: Bundle, rows: int) -> None:
-        self.bundle = bundle
-        self.cache = DynamicCache()
-        self.mask = torch.zeros(rows, 0, dtype=torch.long)
-        self.seen = torch.zeros(rows, dtype=torch.long)
-
-    def read(self, pieces: Sequence[Sequence[int]], images: Sequence[Tensor] = ()) -> Tensor:
-        """Read one piece per row (an empty one is skipped) and predict what comes after.
-
-        Args:
-            pieces: token ids per row.
-            images: connected tokens [tokens, hidden] of the images whose places are in the pieces.
-
-        Returns:
-            Logits [rows, vocabulary] after each row's last token.
-        """
-        family, model = self.bundle.family, self.bundle.model
-        length = max(len(p) for p in pieces)
-        lengths = torch.tensor([len(p) for p in pieces])
-        ids = torch.zeros(len(pieces), length, dtype=torch.long)
-        for i, piece in enumerate(pieces):
-            ids[i, : len(piece)] = torch.tensor(piece, dtype=torch.long)
-        new = (torch.arange(length) < lengths[:, None]).long()  # [B, L]
-        self.mask = torch.cat([self.mask, new], dim=1)
-        positions = (self.seen[:, None] + torch.arange(length)).clamp_max(
-            self.seen[:, None] + lengths[:, None]
-        )
-        embeds = self.bundle.embed(ids, images)
-        out = family.hidden(
-            model,
-            embeds,
-            attention_mask=self.mask,
-            position_ids=positions,
-            past_key_values=self.cache,
-            use_cache=True,
-        )
-        self.seen = self.seen + lengths
-        last = out.last_hidden_state[torch.arange(len(pieces)), (lengths - 1).clamp_min(0)]  # [B, hidden]
-        return self.bundle.head(last)
-
-    def rewind(self, length: int, seen: Tensor) -> None:
-        """Forget what was read since the mask had this length: it is masked, and positions count on from `seen`."""
-        self.mask[:, length:] = 0
-        self.seen = seen
-
-
 def predictions(item: Item, answers: Sequence[Answer]) -> list[Prediction]:
     """One prediction per answered turn of a sample, not yet named by model and image."""
     return [
         Prediction(
             sample=item.sample.id, patient=item.sample.patient, turn=turn, question=question, answer=right,
-            text=answer.text, topic=topic, choices=answer.choices,
+            text=answer.text, topic=topic, choices=answer.choices, logp=answer.logp,
         )
         for turn, ((question, right, topic), answer) in enumerate(zip(exchanges(item.sample), answers, strict=True))
     ]  # fmt: skip

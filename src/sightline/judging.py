@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from math import isnan
+from pathlib import Path
 from typing import Any
 
 from . import plugins, stats
@@ -27,6 +28,9 @@ NOTHING_SEEN = (
 )  # the first that was asked stands for the model without its image
 BETWEEN_MODELS = (
     "balanced_accuracy", "accuracy", "exact_match", "token_f1", "finding_f1", "margin", "auc", "bleu", "rouge_l",
+    "amber_chair", "amber_cover", "amber_hal", "amber_cog", "amber_accuracy", "amber_f1", "amber_score",
+    "bleu_coco", "rouge_l_coco", "cider", "meteor", "meteor_nltk", "bertscore", "chexpert_f1", "report_errors",
+    "finding_hallucination", "finding_omission",
     *reliance.NAMES,
 )  # fmt: skip
 BLIND = ("balanced_accuracy", "exact_match", "finding_f1", "margin")
@@ -34,13 +38,36 @@ WITHOUT_REPORTS = ("accuracy", *BLIND)
 RISE = "margin"
 
 
-def measure(predictions: Mapping[Side, Sequence[Prediction]], metrics: Sequence[str]) -> Measures:
-    """All measures of all metrics for every (model, image)."""
-    loaded = [plugins.load("metrics", name) for name in metrics]
+def measure(
+    predictions: Mapping[Side, Sequence[Prediction]],
+    metrics: Sequence[str | Mapping[str, Mapping[str, Any]]],
+    root: Path | None = None,
+) -> Measures:
+    """All measures of all metrics for every (model, image).
+
+    Args:
+        predictions: the answers of each side.
+        metrics: names, or `{name: options}`.
+        root: the data root, for metrics with an option `data` that is not given.
+    """
+    named = [({metric: {}} if isinstance(metric, str) else metric) for metric in metrics]
+    loaded = [
+        (plugins.load("metrics", name), completed(name, options, root))
+        for each in named
+        for name, options in each.items()
+    ]
     return {
-        side: {m.name: m for metric in loaded for m in metric.score(list(made))}
+        side: {m.name: m for metric, options in loaded for m in metric.score(list(made), **options)}
         for side, made in predictions.items()
     }
+
+
+def completed(name: str, options: Mapping[str, Any], root: Path | None) -> dict[str, Any]:
+    """The options of a metric, with the data root where it reads data and is not told where."""
+    given = dict(options)
+    if root is not None and "data" not in given and "data" in plugins.options("metrics", name):
+        given["data"] = str(root)
+    return plugins.bind("metrics", name, given) if given else {}
 
 
 def measure_reliance(predictions: Mapping[Side, Sequence[Prediction]]) -> Measures:
@@ -61,6 +88,15 @@ def measure_reliance(predictions: Mapping[Side, Sequence[Prediction]]) -> Measur
         made += reliance.copying(clean, {image: sides[image] for image in blind})
         found[model, "clean"] = {each.name: each for each in made}
     return found
+
+
+def notes(measures: Measures) -> dict[str, list[str]]:
+    """What metrics say beside their numbers, by "model, image"; nothing for most."""
+    found = {
+        f"{model}, {image}": list(dict.fromkeys(note for each in named.values() for note in each.notes))
+        for (model, image), named in measures.items()
+    }
+    return {side: told for side, told in found.items() if told}
 
 
 def rows(measures: Measures, seed: int, resamples: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

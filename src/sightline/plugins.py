@@ -19,8 +19,9 @@ from typing import Any, Literal, get_args
 from .errors import RecipeError
 
 Kind = Literal[
-    "readers", "formats", "degrade", "losses", "metrics", "families", "parts", "contrasts", "encoders"
-]
+    "readers", "formats", "degrade", "losses", "metrics", "families", "parts", "contrasts", "encoders",
+    "connectors",
+]  # fmt: skip
 
 PLACES: dict[str, tuple[str, str]] = {
     "readers": ("data/readers", "READER"),
@@ -32,6 +33,7 @@ PLACES: dict[str, tuple[str, str]] = {
     "parts": ("models/parts", "PART"),
     "contrasts": ("losses", "CONTRAST"),
     "encoders": ("models/encoders", "ENCODER"),
+    "connectors": ("models/connectors", "CONNECTOR"),
 }
 ROOT = Path(__file__).parent
 

@@ -17,15 +17,18 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     TypeAdapter,
     ValidationError,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
 from . import faults, graph, tree
 from .errors import RecipeError
 from .settings import (
+    Abstain,
     Choose,
     ContrastLoss,
     DegradeSpec,
@@ -37,6 +40,7 @@ from .settings import (
     Loss,
     Model,
     Plan,
+    Raw,
     Section,
     Speed,
     Split,
@@ -45,18 +49,41 @@ from .settings import (
     Trainable,
 )
 
+LATER = ("sources", "prior_study")  # keys of `prepare` that are no part of its key while they are empty
+
 
 class Prepare(BaseModel):
-    """Raw files to checked, patient-split Parquet. Further keys are options of the reader."""
+    """Raw files to checked, patient-split Parquet. Further keys are options of the reader.
+
+    Instead of one `reader`, `sources` names several data sets that become one. `prior_study: latest` shows every
+    study with the patient's latest study of an earlier day, where there is one.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
     stage: Literal["prepare"]
-    reader: str
+    reader: str = ""
     root: str | None = None
+    sources: dict[Annotated[str, Field(pattern=graph.NAME)], Raw] = Field(default_factory=dict)
     split: Split = Split()
     strict: bool = False
     max_bad: float = Field(default=0.05, ge=0, le=1)
     max_pixels: int = Field(default=50_000_000, ge=1)
+    prior_study: Literal["latest"] | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Prepare:
+        if bool(self.reader) == bool(self.sources):
+            raise ValueError("say either `reader`, or `sources: {name: {reader: ..., root: ...}}`")
+        if self.sources and (self.root is not None or self.options):
+            extra = ", ".join([*(["root"] if self.root is not None else []), *self.options])
+            raise ValueError(f"{extra}: belongs to one of the `sources`, beside its `reader`")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _plain(self, plainly: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The section without keys that came later and are not used: old results stay up to date."""
+        plain: dict[str, Any] = plainly(self)
+        return {key: value for key, value in plain.items() if key not in LATER or value}
 
     @property
     def options(self) -> dict[str, Any]:
@@ -185,10 +212,15 @@ class Align(Section):
     train: Train = Train()
 
 
+Chosen = str | Annotated[dict[str, dict[str, Any]], Field(min_length=1, max_length=1)]
+
+
 class Evaluate(Section):
     """Answers of every model on clean and blind images, scored with intervals, and a report.
 
-    Of `images`, `unaided` is the clean image without the reports that were retrieved for it.
+    Of `images`, `unaided` is the clean image without the reports that were retrieved for it. A metric is a name, or
+    `{name: {option: value}}`; one with an option `data` that is left out is given the data root. `abstain` asks the
+    clean images of one more split and keeps a threshold of confidence in `abstain.json`.
     """
 
     stage: Literal["evaluate"]
@@ -197,10 +229,17 @@ class Evaluate(Section):
     where: Where = Field(default_factory=dict)
     models: tuple[str, ...] = Field(min_length=1)
     images: tuple[str, ...] = ("clean", "noise", "black", "swapped")
-    metrics: tuple[str, ...] = ("vqa",)
+    metrics: tuple[Chosen, ...] = ("vqa",)
     generate: Generate = Generate()
     limit: int | None = Field(default=None, ge=1)
     resamples: int = Field(default=1000, ge=100)
+    abstain: Abstain | None = None
+
+    @model_validator(mode="after")
+    def _held(self) -> Evaluate:
+        if self.abstain and self.abstain.split == self.split:
+            raise ValueError(f"abstain.split: '{self.split}' is what is measured; calibrate on another split")
+        return self
 
     @field_validator("images")
     @classmethod

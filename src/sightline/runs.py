@@ -176,6 +176,7 @@ class Run:
         parents: finished folders of the stages that it reads.
         facts: what the manifest will say beside hashes.
         resumed: whether `work` holds an interrupted run of the same key.
+        leader: the work folder of the process that this one helps to train; None in one that makes the result.
     """
 
     name: str
@@ -185,7 +186,13 @@ class Run:
     parents: Mapping[str, Path]
     facts: dict[str, Any] = field(default_factory=dict)
     resumed: bool = False
+    leader: Path | None = None
     started: float = field(default_factory=time.monotonic)
+
+    @property
+    def scratch(self) -> Path:
+        """Where checkpoints stand until the result does; one folder for all processes."""
+        return (self.leader or self.work) / SCRATCH
 
     def event(self, kind: str, **values: Any) -> None:
         """Append one line to `events.jsonl`: the time, the kind, and values without patient data."""
@@ -227,6 +234,11 @@ def _leave_locks() -> None:
 
 
 os.register_at_fork(after_in_child=_leave_locks)
+
+
+def held() -> tuple[int, ...]:
+    """Handles of the locks that this process holds, for processes that must hold them as long as they live."""
+    return tuple(sorted(_held))
 
 
 @contextmanager

@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+MLP = re.compile(r"^mlp([1-9][0-9]*)x_gelu$")
+LATER = (
+    "template",
+    "image_token",
+    "prior",
+    "patches",
+    "load",
+)  # keys of `model` that are no part of its key while they are as here
 
 
 class Section(BaseModel):
@@ -26,6 +44,23 @@ class Split(Section):
         if abs(self.train + self.valid + self.test - 1) > 1e-6:
             raise ValueError(f"train + valid + test = {self.train + self.valid + self.test:g}, expected 1")
         return self
+
+
+class Raw(BaseModel):
+    """One of several data sets that `prepare` merges. Further keys are options of its reader.
+
+    Patients of different sources are different people, unless their sources have the same `people`.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    reader: str
+    root: str | None = None
+    people: str = ""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The reader's own options."""
+        return dict(self.model_extra or {})
 
 
 class Full(Section):
@@ -60,17 +95,124 @@ class Plan(Section):
 Trainable = dict[str, Literal["frozen"] | Plan]
 
 
+class VolumePatches(Section):
+    """One kind of volume and its patches, in voxels along right, anterior and superior; `times` points of time.
+
+    `spacing` is in mm; null takes the one at which the whole volume just fits into `size`, the same along all axes.
+    Of a size that patches do not divide, `pad` fills up at the end and `drop` cuts off; otherwise it is refused.
+    """
+
+    size: tuple[int, int, int]
+    patch: tuple[int, int, int]
+    times: int | None = Field(default=None, ge=1)
+    time_patch: int | None = Field(default=None, ge=1)
+    spacing: tuple[float, float, float] | None = None
+    pad: bool = False
+    drop: bool = False
+
+    @model_validator(mode="after")
+    def _sound(self) -> VolumePatches:
+        if min(self.size) < 1 or min(self.patch) < 1 or (self.spacing and min(self.spacing) <= 0):
+            raise ValueError("sizes, patches and spacings are above 0")
+        if (self.times is None) != (self.time_patch is None):
+            raise ValueError("`times` and `time_patch` belong together")
+        if self.pad and self.drop:
+            raise ValueError("say `pad` or `drop`, not both")
+        return self
+
+    @property
+    def edges(self) -> tuple[int, ...]:
+        """Voxels along every axis, time last."""
+        return self.size if self.times is None else (*self.size, self.times)
+
+    @property
+    def edges_of_patch(self) -> tuple[int, ...]:
+        """Voxels of a patch along every axis, time last."""
+        return self.patch if self.time_patch is None else (*self.patch, self.time_patch)
+
+
+class Patches(Section):
+    """Volumes in the place of pictures: `t1` without a time axis, `fmri` with one, at least one of them.
+
+    `scale` is how intensities are normalised, `frames` which points of time are taken; `flip` exchanges left and right.
+    """
+
+    t1: VolumePatches | None = None
+    fmri: VolumePatches | None = None
+    scale: Literal["znorm", "znorm_minback", "none"] = "znorm"
+    frames: Literal["first", "even", "window"] = "even"
+    flip: bool = False
+
+    @model_validator(mode="after")
+    def _kinds(self) -> Patches:
+        if self.t1 is None and self.fmri is None:
+            raise ValueError("say `t1`, `fmri` or both")
+        if self.t1 is not None and self.t1.times is not None:
+            raise ValueError("`t1` has no time: leave out `times` and `time_patch`")
+        if self.fmri is not None and self.fmri.times is None:
+            raise ValueError("`fmri` needs `times` and `time_patch`")
+        return self
+
+
+class Connector(BaseModel):
+    """A connector by name, with its own options beside it.
+
+    `weights` is a safetensors file with its tensors; without it, it starts at random.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+    weights: str | None = None
+
+    @classmethod
+    def of(cls, asked: Any) -> Connector:
+        """A connector as a recipe names it: a word, a mapping, or one of these."""
+        if isinstance(asked, cls):
+            return asked
+        return cls(name=asked) if isinstance(asked, str) else cls.model_validate(asked)
+
+    @property
+    def plugin(self) -> str:
+        """Its plug-in's name: that of `mlpNx_gelu` is `mlp`."""
+        return "mlp" if MLP.match(self.name) else self.name
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of its plug-in; `mlpNx_gelu` says how many layers it has."""
+        found = MLP.match(self.name)
+        return {**(self.model_extra or {}), **({"layers": int(found[1])} if found else {})}
+
+
 class Model(Section):
-    """A model put together from parts. A part is `kit/NAME`, a local folder, or a config as a mapping."""
+    """A model put together from parts. A part is `kit/NAME`, a local folder, or a config as a mapping.
+
+    A language model's config also names the folder of its `tokenizer`. `template` is a named conversation format
+    instead of the tokenizer's own; `image_token` a word of the vocabulary, or its number, that stands for images. Of
+    `select`, `default` leaves out what a tower puts before its patches (a class token, where it has one). `prior`
+    says what becomes of images of an earlier study: what the connector makes of them (`auto`), their place among
+    the other images (`stand`), or nothing (`leave`). `patches` says how the family `umbrella` cuts volumes. `load`
+    holds the language model's linear layers in 4 or 8 bits, for adapters.
+    """
 
     family: str = "llava"
     vision: str | dict[str, Any] = "kit/efficientnet-lite0"
     language: str | dict[str, Any] = "kit/smollm2-135m"
-    connector: str = "mlp2x_gelu"
+    connector: str | Connector = "mlp2x_gelu"
     select_layer: int = -1
     select: Literal["full", "default"] = "full"
     system: str = ""
     path: str | None = None
+    template: str | None = None
+    image_token: str | int | None = None
+    prior: Literal["auto", "stand", "leave"] = "auto"
+    patches: Patches | None = None
+    load: Literal["float32", "4bit", "8bit"] = "float32"
+
+    @model_serializer(mode="wrap")
+    def _plain(self, plainly: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The section without keys that came later and are not used: old results stay up to date."""
+        plain: dict[str, Any] = plainly(self)
+        return {k: v for k, v in plain.items() if k not in LATER or v != type(self).model_fields[k].default}
 
 
 class Encoder(Section):
@@ -154,6 +296,16 @@ class Generate(Section):
     max_new_tokens: int = Field(default=64, ge=1)
     batch: int = Field(default=64, ge=1)
     precision: Literal["float32", "bfloat16"] = "float32"
+
+
+class Abstain(Section):
+    """When a model should leave an answer to a human: a threshold on its confidence, calibrated on another split.
+
+    `alpha` is the most that the expected share of a patient's questions may be that are answered, and wrongly.
+    """
+
+    alpha: float = Field(default=0.1, gt=0, lt=1)
+    split: Literal["train", "valid", "test"] = "valid"
 
 
 class DegradeSpec(Section):

@@ -8,7 +8,7 @@ to one turn of one sample. A `Score` is a number that knows its interval.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from .errors import DataError
@@ -122,17 +122,32 @@ class Degrade:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """An image as one record sees it: the file, and its degradation if any."""
+    """An image as one record sees it: the file, its degradation if any, and the prior image that it is compared with.
+
+    A `prior` is there only for models that make one map of both; for others a prior image is a view like any other.
+    """
 
     image: ImageRef
     record: str
     degrade: Degrade | None = None
+    prior: View | None = None
 
     @property
-    def sight(self) -> tuple[str, str, str]:
+    def sight(self) -> tuple[str, ...]:
         """What decides its pixels: two records that show one file see the same, unless it is degraded."""
         spoiled = ("", "") if self.degrade is None else (str(self.degrade), self.record)
-        return (self.image.sha256 or self.image.path, *spoiled)
+        own = (self.image.sha256 or self.image.path, *spoiled)
+        return own if self.prior is None else (*own, *self.prior.sight)
+
+    @property
+    def each(self) -> tuple[View, ...]:
+        """Its images one by one."""
+        return (self,) if self.prior is None else (replace(self, prior=None), self.prior)
+
+    def spoilt(self, degrade: Degrade) -> View:
+        """The same with all its images degraded."""
+        prior = None if self.prior is None else replace(self.prior, degrade=degrade)
+        return replace(self, degrade=degrade, prior=prior)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +210,8 @@ class Prediction:
         text: the model's answer.
         choices: log-probability of each choice at this turn, in nats (`{"yes": -0.3, "no": -1.4}`); empty
             for open questions.
+        logp: mean log-probability of the tokens of a decoded answer, its end included, in nats; None where it is
+            not known.
         model: a stage's name or `base`.
         image: `clean`, or the kind of degradation that the model saw.
     """
@@ -209,6 +226,7 @@ class Prediction:
     choices: Mapping[str, float] = field(default_factory=dict)
     model: str = ""
     image: str = "clean"
+    logp: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

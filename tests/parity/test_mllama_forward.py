@@ -17,7 +17,7 @@ import models_mllama
 from sightline.data.chat import Chat
 from sightline.errors import DataError, ModelError
 from sightline.images.seen import Seen
-from sightline.models import checkpoint, features, trainable
+from sightline.models import checkpoint, features, pairpass, trainable
 from sightline.models.families import mllama
 from sightline.models.family import Bundle
 from sightline.settings import Full, Lora, Plan
@@ -273,7 +273,7 @@ def test_the_added_mask_is_the_stock_one(folder: Path, bundle: Bundle) -> None:
 
 def test_flex_attention_s_mask_says_the_same() -> None:
     allowed = torch.rand(2, 7, 9, generator=torch.Generator().manual_seed(0)) < 0.5
-    made = mllama._mask(allowed, "flex_attention", torch.float32)
+    made = pairpass.mask(allowed, "flex_attention", torch.float32)
     rows, columns = torch.arange(7)[:, None].expand(7, 9), torch.arange(9).expand(7, 9)
     for b in range(2):
         assert torch.equal(made.mask_mod(torch.tensor(b), torch.tensor(0), rows, columns), allowed[b])

@@ -17,6 +17,7 @@ from sightline.images.formats import Format
 from sightline.losses.pairs import PairLogps, PairLoss
 from sightline.losses.similarity import Contrastive
 from sightline.metrics.measure import Metric
+from sightline.models.connector import Connector
 from sightline.models.encoder import EncoderFamily
 from sightline.models.family import Family
 from sightline.models.parts.efficientnet_lite import Part
@@ -32,6 +33,7 @@ CLASSES: dict[str, Any] = {
     "parts": Part,
     "contrasts": Contrastive,
     "encoders": EncoderFamily,
+    "connectors": Connector,
 }
 EVERY = [(kind, name) for kind in plugins.PLACES for name in plugins.names(kind)]  # type: ignore[arg-type]
 LOSSES = plugins.names("losses")

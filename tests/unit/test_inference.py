@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,13 +16,18 @@ import models
 from sightline import inference
 from sightline.data.chat import Chat
 from sightline.images.seen import Seen
-from sightline.inference import Answer, Item, Ledger, ask, first_tokens, items, predictions
+from sightline.inference import Answer, Item, Ledger, ask, items, predictions
 from sightline.models.family import Bundle
 from sightline.settings import Generate
 from sightline.types import ImageRef, Message, Prediction, Sample, View
 
 SETTINGS = Generate(max_new_tokens=6, batch=4)
 PICTURES = tuple(ImageRef(path=f"{i}.png", sha256=str(i)) for i in range(4))
+
+
+def first_tokens(tokenizer: Any, forms: Sequence[str]) -> list[int]:
+    """First tokens of a word's spellings, each once."""
+    return list(dict.fromkeys(tokenizer(f, add_special_tokens=False)["input_ids"][0] for f in forms))
 
 
 @pytest.fixture(scope="module")

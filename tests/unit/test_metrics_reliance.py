@@ -136,7 +136,8 @@ def test_two_models_are_compared_in_pairs() -> None:
     fall = paired["aligned minus taught", "over_reliance"]
     assert fall["difference"] == pytest.approx(6 / 33 - 1)
     assert fall["high"] < 0
-    assert fall["p"] is None
+    assert fall["test"] == "influence"
+    assert fall["p"] < 0.01
     gain = paired["aligned: clean minus unaided", "accuracy"]
     assert gain["difference"] == pytest.approx(0.67 - 0.60)
     assert ("taught: clean minus unaided", "accuracy") in paired

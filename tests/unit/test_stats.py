@@ -159,7 +159,7 @@ def test_identical_predictions_differ_by_exactly_nothing():
     for one, two in zip(vqa(answers(5)), vqa(answers(5)[::-1]), strict=True):
         found = stats.paired(one, two, resamples=200, permutations=200)
         assert (found.difference, found.low, found.high) == (0.0, 0.0, 0.0)
-        assert found.p == (None if one.per_sample is None else 1.0)
+        assert (found.p, found.effect, found.patients_needed) == (1.0, None, None)
 
 
 def test_a_clear_difference_is_found_and_noise_is_not():

@@ -17,6 +17,7 @@ import typer
 from .. import NOTICE, __version__
 from ..errors import Interrupted, SightlineError
 from . import data
+from .convert import convert
 
 app = typer.Typer(
     help=f"Medical vision-language models, from images to an aligned, measured model.\n\n{NOTICE}",
@@ -27,6 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data.app, name="data")
+app.command()(convert)
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[STAGE.KEY=VALUE]...", help="changes to the recipe")
@@ -98,14 +100,20 @@ def run(
     overrides: Overrides = None,
     only: Annotated[str, typer.Option(metavar="A,B", help="run these stages only")] = "",
     runs: Runs = Path("runs"),
+    processes: Annotated[int, typer.Option(min=1, help="so many processes train together")] = 1,
+    shard: Annotated[
+        str, typer.Option(metavar="ddp|fsdp2|zero2|zero3", help="how they divide the model")
+    ] = "ddp",
 ) -> None:
     """Run a recipe's stages that are not up to date; an interrupted stage goes on where it stopped."""
     from .. import recipe as recipes
     from ..stages import execute
+    from ..stages.launch import Spread
 
     checked = recipes.load(recipe, overrides or [])
     wanted = [name.strip() for name in only.split(",") if name.strip()]
-    folders = execute(checked, runs, only=wanted)
+    spread = Spread(processes, shard) if processes > 1 else None
+    folders = execute(checked, runs, only=wanted, spread=spread)
     for name, section in checked.stages.items():
         page = folders[name] / "report.html"
         if section.stage == "evaluate" and page.is_file():
@@ -175,6 +183,26 @@ def evaluate(
     page = folder / "report.html"
     if page.is_file():
         print(f"report: {page}\n{NOTICE}", file=sys.stderr)
+
+
+@app.command()
+def score(
+    metric: Annotated[str, typer.Argument(help="a metric's name; `sightline ls` lists metrics")],
+    answers: Annotated[
+        Path, typer.Argument(help="predictions (.jsonl), or a file in the metric's own layout (amber: .json)")
+    ],
+    options: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="options of the metric")
+    ] = None,
+    as_json: Json = False,
+    seed: Annotated[int, typer.Option(help="decides the resamples of the intervals")] = 0,
+    resamples: Annotated[int, typer.Option(min=100, help="how many")] = 1000,
+) -> None:
+    """Score a file of answers by any metric, with intervals over patients; no model is needed."""
+    from . import scoring
+
+    found = scoring.score(metric, answers, options or [], seed=seed, resamples=resamples)
+    print(scoring.shown(found, as_json=as_json))
 
 
 @app.command()

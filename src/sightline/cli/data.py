@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from ..data.prepare import Prepared
     from ..types import Preference, Sample
 
+LAYOUTS = ("chat_jsonl",)
+
 app = typer.Typer(help="Look at a data set.", no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -73,6 +75,33 @@ def show(
     print(painted(record, model, data) if tokens else text_of(record))
 
 
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="a prepared data set, such as runs/quickstart/data")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="the file to write")],
+    to: Annotated[str, typer.Option("--to", help=f"its layout: {', '.join(LAYOUTS)}")] = LAYOUTS[0],
+    split: Annotated[list[str] | None, typer.Option(help="a split to write; all if none is named")] = None,
+    images: Annotated[bool, typer.Option("--images", help="copy the images beside the file")] = False,
+) -> None:
+    """Write a prepared data set as one file, for other programs; the reader of that name reads it back."""
+    from ..data import chat_lines
+    from ..data import prepare as prepared
+    from ..images.files import ROOTS
+
+    if to not in LAYOUTS:
+        raise DataError(f"no layout '{to}'", found=repr(to), expected=", ".join(LAYOUTS))
+    data = prepared.load(folder)
+    count = chat_lines.write(data, out, split or ())
+    print(f"{out}: {count} {data.kind}")
+    if images:
+        copied = chat_lines.copy_images(data, out.parent, split or ())
+        print(f"{out.parent}: {copied} image(s) copied; paths start from here")
+    else:
+        print(f"image paths start from {data.root}; --images copies the images beside the file")
+        if (data.root / ROOTS).is_file():
+            print(f"the data set is a merged one: {ROOTS} there says where the files of each source are")
+
+
 def _records(data: Prepared, split: str) -> Any:
     return data.samples(split) if data.kind == "samples" else data.preferences(split)
 
@@ -124,6 +153,7 @@ def painted(record: Sample | Preference, model: str, data: Prepared) -> str:
     """A record of a data set as the tokens of a model, learned ones in green, with retrieved reports. Needs torch."""
     from ..data.chat import Chat, paint
     from ..models import checkpoint
+    from ..models.features import gridder
     from ..settings import Model
     from ..stages.answers import aided
     from ..types import Message, Sample
@@ -132,11 +162,12 @@ def painted(record: Sample | Preference, model: str, data: Prepared) -> str:
         bundle = checkpoint.compose(Model().model_dump(), 0)
     else:
         bundle = checkpoint.load(checkpoint.folder_of(Path(model)))
-    chat = Chat.of(bundle)
+    chat, grid = Chat.of(bundle), gridder(bundle, data.root)
+    grids = [grid(ref) for ref in record.images]
     if isinstance(record, Sample):
-        return paint(chat.encode(aided(data)(record).messages), chat.tokenizer, chat.image_token)
+        return paint(chat.encode(aided(data)(record).messages, grids), chat.tokenizer, chat.image_token)
     sides = []
     for label, answer in (("chosen", record.chosen), ("rejected", record.rejected)):
-        encoded = chat.encode([*record.prompt, Message(role="assistant", parts=(answer,))])
+        encoded = chat.encode([*record.prompt, Message(role="assistant", parts=(answer,))], grids)
         sides.append(f"{label}:\n{paint(chat.last_only(encoded), chat.tokenizer, chat.image_token)}")
     return "\n".join(sides)

@@ -98,6 +98,6 @@ def parse(options: Sequence[str]) -> dict[str, Any]:
     for text in options:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise RecipeError("an option of a reader reads key=value", found=text)
+            raise RecipeError("an option reads key=value", found=text)
         found[key] = tree.value(value, text)
     return found

@@ -13,7 +13,8 @@ from typing import Any, Literal
 from .. import runs
 from ..errors import RunError
 from ..recipe import Align, Contrast, Prepare, Recipe, Sft
-from ..settings import Encoder, Model, Plan
+from ..settings import Connector, Encoder, Model, Plan, Raw
+from . import memory, sizes
 
 STAGES = Path(__file__).parent.parent / "stages"
 State = Literal["up to date", "would run", "would resume"]
@@ -22,7 +23,14 @@ State = Literal["up to date", "would run", "would resume"]
 # without its pooler.
 KIT = {"kit/smollm2-135m": 134_515_008, "kit/efficientnet-lite0": 3_371_008, "kit/minilm-l6": 22_565_376}
 TOWERS = {"vision": "kit/efficientnet-lite0", "text": "kit/minilm-l6"}  # of the kit's image-text encoder
+KIT_CONFIGS: dict[str, dict[str, Any]] = {
+    "kit/smollm2-135m": {
+        "model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+        "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152, "tie_word_embeddings": True,
+    }
+}  # fmt: skip
 CONNECTOR = 1_100_000  # parameters between those two
+TEMPORAL = 61_773_111  # of Libra's, at the width of LLaMA-7B
 LIBRARIES = 0.95e9  # resident memory of torch and transformers before any model, measured
 LOADING = 1.5  # how many times over weights are held while a model is put together, measured
 PICTURE = 32_000  # bytes of one generated 224 x 224 picture, measured
@@ -112,10 +120,10 @@ def version_of(stage: str) -> int:
 
 
 def needs(recipe: Recipe, root: Path) -> list[str]:
-    """Rough memory and disk that a run needs, and what this machine has.
+    """Rough memory and disk that a run needs, and what this machine has; then what each training step holds.
 
-    Weights are counted in float32; a trained weight costs four times as much (its gradient and the
-    optimizer's two moments). Activations are left out, so batches of long rows need more.
+    In the first line weights are counted in float32; a trained weight costs four times as much (its gradient and the
+    optimizer's two moments). Activations are left out there: `steps` has them.
     """
     counts = {n: c for n, s in recipe.stages.items() if (c := _parameters(s, recipe)) is not None}
     lines = []
@@ -132,7 +140,65 @@ def needs(recipe: Recipe, root: Path) -> list[str]:
     lines.append(
         f"disk:   about {disk / 1e9:.2f} GB for pictures and trained weights; {free / 1e9:.1f} GB free"
     )
+    return [*lines, *steps(recipe)]
+
+
+def steps(recipe: Recipe) -> list[str]:
+    """One line for each stage that trains a language model: what a step holds, and the devices it fits on."""
+    lines = []
+    for name, section in recipe.stages.items():
+        step = step_of(section, recipe)
+        if step is not None:
+            lines.append(f"a step of {name}: {memory.need(step).text()}")
     return lines
+
+
+def step_of(section: Any, recipe: Recipe) -> memory.Step | None:
+    """What decides the memory of a stage's step; None where its model is not known by its config."""
+    model = _base(section, recipe)
+    if not isinstance(section, Sft | Align) or not isinstance(model, Model):
+        return None
+    found = _outlines(model)
+    if "language" not in found:
+        return None
+    known = _sizes(model)
+    counts = {part: known.get(part) or found[part].weights for part in found}
+    if model.path and known.get("language"):
+        counts = {"all": known["language"]}
+    counts["connector"] = CONNECTOR if model.path else _connector(found, model)
+    asked = {part: plan for part, plan in section.trainable.items() if isinstance(plan, Plan)}
+    trained = 0
+    for part, plan in asked.items():
+        size = found.get(part)
+        if plan.full:
+            trained += counts.get(part) or (size.weights if size else 0)
+        elif plan.lora and size:
+            trained += size.lora(plan.lora.r, plan.lora.targets)
+    rows = section.train.batch * (2 if isinstance(section, Align) else 1)
+    tower = found.get("vision") if "vision" in asked else None
+    return memory.Step(
+        weights=sum(counts.values()), trained=trained, language=found["language"], tokens=rows * section.max_tokens,
+        half=section.train.precision == "bfloat16", again=bool(section.train.extra.get("gradient_checkpointing")),
+        load=model.load, vision=tower, patches=section.train.batch * section.max_tokens if tower else 0,
+    )  # fmt: skip
+
+
+def _outlines(model: Model) -> dict[str, sizes.Size]:
+    """Sizes by part, as configs tell them."""
+    if model.path:
+        return sizes.parts(model.path)
+    named = {"language": model.language, "vision": model.vision}
+    return {p: found[p] for p, s in named.items() if p in (found := sizes.parts(KIT_CONFIGS.get(str(s), s)))}
+
+
+def _connector(found: dict[str, sizes.Size], model: Model) -> int:
+    """Parameters of a connector between two parts that are known; the kit's otherwise."""
+    if "vision" not in found:
+        return CONNECTOR
+    wide, own = found["language"].layer.width, Connector.of(model.connector)
+    if own.plugin == "temporal":
+        return int(TEMPORAL * (wide / 4096) ** 2)
+    return found["vision"].layer.width * wide + (int(own.options.get("layers", 1)) - 1) * wide**2
 
 
 def _parameters(section: Any, recipe: Recipe) -> tuple[int, int] | None:
@@ -200,9 +266,11 @@ def _elements(path: Path) -> int:
 
 def _disk(section: Any) -> float:
     """Bytes that a stage's pictures take, where it generates them."""
-    if isinstance(section, Prepare) and section.reader == "phantom":
-        return float(section.options.get("patients", 900)) * STUDIES * PICTURE
-    return 0.0
+    if not isinstance(section, Prepare):
+        return 0.0
+    read: list[Prepare | Raw] = [section, *section.sources.values()]
+    patients = [each.options.get("patients", 900) for each in read if each.reader == "phantom"]
+    return sum(map(float, patients)) * STUDIES * PICTURE
 
 
 def _free_memory() -> str:

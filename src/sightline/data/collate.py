@@ -102,7 +102,7 @@ def collate(lines: Sequence[tuple[Line, Sequence[int]]], plan: Plan) -> dict[str
 
 def _images(order: Sequence[View], look: Look) -> dict[str, Any]:
     """Each different view once, and which of them stands at each place."""
-    number: dict[tuple[str, str, str], int] = {}
+    number: dict[tuple[str, ...], int] = {}
     unique: list[Seen] = []
     for view in order:
         if number.setdefault(view.sight, len(unique)) == len(unique):

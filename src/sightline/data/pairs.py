@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from .. import runs
+from ..metrics.chinese import opposite
 from ..types import Degrade, Message, Preference, Sample
 
 Flip = Callable[[str], str | None]
@@ -28,9 +29,11 @@ def draw(items: Sequence[int], *words: str) -> int:
 
 
 def flip(answer: str) -> str | None:
-    """The opposite of a yes/no answer in the same spelling; None for any other answer."""
+    """The opposite of a yes/no answer in the same spelling or in Chinese (是, 有); None for any other answer."""
     words = {"yes": "no", "no": "yes"}
-    plain = answer.strip().rstrip(".")
+    plain = answer.strip().rstrip(".。")
+    if turned := opposite(plain):
+        return answer.strip().replace(plain, turned, 1)
     other = words.get(plain.lower())
     if other is None:
         return None

@@ -10,18 +10,20 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from .. import images, plugins
+from .. import plugins
 from ..errors import DataError, ImageError
+from ..images.files import ROOTS
 from ..images.formats import MAX_PIXELS
-from ..types import Degrade, ImageRef, Message, Preference, Sample
+from ..types import Preference, Sample
 from .audit import Audit, answers, audit
-from .source import STAND_IN, Reader, Record, RecordError, Source, clean, describe, stand_in
+from .checks import check_images, check_turns
+from .source import Reader, Record, RecordError, Source
 from .split import split
 from .store import Kind, Preferences, Samples, write_preferences, write_samples
 
@@ -71,12 +73,12 @@ class Prepared:
 
 
 @dataclass(slots=True)
-class _Seen:
-    """What has been accepted so far."""
+class Seen:
+    """What has been accepted so far: records, their official splits, hashes of images, and which kind records are."""
 
-    records: list[Record]
-    official: dict[str, str | None]
-    hashes: dict[tuple[str, str], str | ImageError]
+    records: list[Record] = field(default_factory=list)
+    official: dict[str, str | None] = field(default_factory=dict)
+    hashes: dict[tuple[str, str], str | ImageError] = field(default_factory=dict)
     kind: str = ""
 
 
@@ -114,15 +116,42 @@ def prepare(
         DataError: no good record, too many bad ones, samples mixed with preferences, or (strict) a bad one.
         RecipeError: the options, the shares or `by` are not right.
     """
-    plugin, bound = _load(reader, root), plugins.bind("readers", reader, options)
+    plugin, bound = open_reader(reader, root), plugins.bind("readers", reader, options)
     home = root if plugin.needs_root and not plugin.unpacks else None  # None: pictures are in the data set
     out.mkdir(parents=True, exist_ok=True)
-    source, seen = Source(root=root, seed=seed, images=out / PICTURES, strict=strict), _Seen([], {}, {})
+    source, seen = Source(root=root, seed=seed, images=out / PICTURES, strict=strict), Seen()
     try:
-        _gather(plugin, bound, source, seen, home or source.images, max_pixels)
-        _check_share(len(seen.records), source.rejected, max_bad)
+        gather(plugin, bound, source, seen, home or source.images, max_pixels)
+        check_share(len(seen.records), source.rejected, max_bad)
     finally:
-        _write_lines(out / "rejected.jsonl", source.rejected)
+        write_lines(out / "rejected.jsonl", source.rejected)
+    about = {"reader": reader, "options": bound, "official": plugin.official}
+    return finish(seen, out, home, source.rejected, about, shares=shares, by=by, seed=seed)
+
+
+def finish(
+    seen: Seen,
+    out: Path,
+    home: Path | None,
+    rejected: Sequence[Mapping[str, Any]],
+    about: Mapping[str, Any],
+    *,
+    shares: Mapping[str, float],
+    by: str,
+    seed: int,
+) -> Prepared:
+    """Deal what was gathered to the splits, and write all files but `rejected.jsonl`.
+
+    Args:
+        seen: the good records.
+        out: the data set's folder.
+        home: the root of the images; None: the folder `images` of the data set.
+        rejected: what was set aside.
+        about: what `dataset.json` says beside counts.
+        shares: split name to share.
+        by: `patient`, `image` or `official`.
+        seed: decides the splits.
+    """
     assigned = split(seen.records, shares, by, seed, seen.official)
     own = _by_split(seen.records, assigned, list(shares))
     audits = [audit(own, name="official" if by == "official" else "own")]
@@ -131,11 +160,11 @@ def prepare(
     counts = {name: _write(out / f"{name}.parquet", records) for name, records in own.items()}
     _write_json(out / "audit.json", {a.name: a.to_dict() for a in audits})
     made = Prepared(
-        folder=out, root=home or source.images, counts=counts, audits=tuple(audits),
-        kind="samples" if seen.kind == "samples" else "preferences", rejected=len(source.rejected),
+        folder=out, root=home or out / PICTURES, counts=counts, audits=tuple(audits),
+        kind="samples" if seen.kind == "samples" else "preferences", rejected=len(rejected),
     )  # fmt: skip
-    about = {"reader": reader, "options": bound, "official": plugin.official, "seed": seed, "by": by}
-    _write_json(out / "dataset.json", about | _describe(made, home, seen.records, source.rejected))
+    told = {**about, "seed": seed, "by": by}
+    _write_json(out / "dataset.json", told | _describe(made, home, seen.records, rejected))
     return made
 
 
@@ -162,7 +191,12 @@ def load(folder: Path) -> Prepared:
         ) from error
 
 
-def _load(reader: str, root: Path | None) -> Reader:
+def open_reader(reader: str, root: Path | None) -> Reader:
+    """A reader by name.
+
+    Raises:
+        DataError: it is no reader, it needs a root and has none, or the root belongs to a merged data set.
+    """
     plugin = plugins.load("readers", reader)
     if not isinstance(plugin, Reader):
         raise DataError(f"'{reader}' is not a reader", found=type(plugin).__name__, expected="a Reader")
@@ -170,11 +204,17 @@ def _load(reader: str, root: Path | None) -> Reader:
         raise DataError(
             f"the reader '{reader}' needs a data root", remedy="set `root` to the folder of the raw files"
         )
+    if root is not None and (root / ROOTS).exists():
+        raise DataError(
+            "the data root belongs to a merged data set, whose images are elsewhere",
+            found=ROOTS,
+            remedy="take the folders of the raw files, or write the data set out with `data export --images`",
+        )
     return plugin
 
 
-def _gather(
-    plugin: Reader, options: Mapping[str, Any], source: Source, seen: _Seen, root: Path, max_pixels: int
+def gather(
+    plugin: Reader, options: Mapping[str, Any], source: Source, seen: Seen, root: Path, max_pixels: int
 ) -> None:
     """Run the reader and keep what passes every check."""
     ids: set[str] = set()
@@ -192,7 +232,7 @@ def _gather(
                     remedy="give each record its own id (llava_json: `ids: place` names them by file)",
                 )
             check_turns(raw)
-            record = _check_images(raw, root, seen.hashes, max_pixels)
+            record = check_images(raw, root, seen.hashes, max_pixels)
         except DataError as error:
             source.reject_error(file, line, raw.id, error)
             continue
@@ -207,7 +247,7 @@ def _origin(origin: str) -> tuple[str, int]:
     return (file, int(line)) if file and line.isascii() and line.isdigit() else (origin, 0)
 
 
-def _check_kind(record: Record, seen: _Seen) -> None:
+def _check_kind(record: Record, seen: Seen) -> None:
     kind = "samples" if isinstance(record, Sample) else "preferences"
     seen.kind = seen.kind or kind
     if kind != seen.kind:
@@ -219,95 +259,12 @@ def _check_kind(record: Record, seen: _Seen) -> None:
         )
 
 
-def check_turns(record: Record) -> None:
-    """Whether a conversation can be learned from.
-
-    A system turn may stand first; then the user asks and the assistant answers in turn, and an answer stands
-    last (in a preference the two answers follow the prompt).
+def check_share(good: int, rejected: Sequence[Mapping[str, Any]], max_bad: float) -> None:
+    """Stop where the raw files as a whole are not what the reader takes them for.
 
     Raises:
-        RecordError: empty, one-sided, out of turn, or without text where text belongs.
+        DataError: no good record, or more bad ones than `max_bad` allows.
     """
-    turns: Sequence[Message] = record.messages if isinstance(record, Sample) else record.prompt
-    place = "messages" if isinstance(record, Sample) else "prompt"
-    spoken = [t.role for t in turns if t.role != "system"]
-    if not spoken:
-        raise RecordError("the conversation is empty", field=place, found="0 turns", remedy="drop it")
-    if isinstance(record, Preference):
-        for side, text in (("chosen", record.chosen), ("rejected", record.rejected)):
-            if not text.strip():
-                raise RecordError("an answer is empty", field=side, found=describe(text), remedy="drop it")
-        spoken.append("assistant")
-    if len(set(spoken)) < 2:
-        raise RecordError(
-            f"one-sided conversation: only the {spoken[0]} speaks",
-            field=place,
-            found=f"{len(spoken)} turn(s), all of the {spoken[0]}",
-            remedy="give both the question and its answer",
-        )
-    wanted = ["user", "assistant"] * (len(spoken) // 2 + 1)
-    late = any(t.role == "system" for t in turns[1:])
-    if late or spoken != wanted[: len(spoken)] or spoken[-1] != "assistant":
-        raise RecordError(
-            "the turns are out of order",
-            field=place,
-            found=", ".join(t.role for t in turns[:8]),
-            remedy="at most one system turn first, then user and assistant in turn, an answer last",
-        )
-    for at, turn in enumerate(turns):
-        if not turn.text.strip() and (turn.role == "assistant" or not turn.parts):
-            raise RecordError(
-                "a turn is empty", field=place, found=f"turn {at}, {turn.role}", remedy="drop it"
-            )
-
-
-def _check_images(
-    record: Record, root: Path, hashes: dict[tuple[str, str], str | ImageError], max_pixels: int
-) -> Record:
-    """The record with the hash of every image; each file is decoded and hashed once.
-
-    Raises:
-        RecordError: a path leaves the root, or a file cannot be decoded.
-    """
-
-    def seal(refs: Iterable[ImageRef]) -> tuple[ImageRef, ...]:
-        return tuple(replace(ref, sha256=_hash(ref, root, hashes, max_pixels)) for ref in refs)
-
-    def seal_side(side: tuple[ImageRef, ...] | Degrade | None) -> tuple[ImageRef, ...] | Degrade | None:
-        return seal(side) if isinstance(side, tuple) else side
-
-    refs = seal(record.images)
-    patient = record.patient
-    if patient.startswith(STAND_IN) and refs:
-        patient = stand_in(refs[0].sha256)
-    if isinstance(record, Sample):
-        return replace(record, images=refs, patient=patient)
-    return replace(
-        record,
-        images=refs,
-        patient=patient,
-        chosen_images=seal_side(record.chosen_images),
-        rejected_images=seal_side(record.rejected_images),
-    )
-
-
-def _hash(ref: ImageRef, root: Path, hashes: dict[tuple[str, str], str | ImageError], max_pixels: int) -> str:
-    key = (ref.path, ref.form)
-    if key not in hashes:
-        try:
-            hashes[key] = images.check(root, ref, max_pixels=max_pixels)
-        except ImageError as error:
-            hashes[key] = error
-    known = hashes[key]
-    if isinstance(known, ImageError):
-        path = clean(ref.path, 120)
-        found = known.found if path in known.found else f"{path}: {known.found}"
-        raise RecordError(known.what, field="image", found=found, remedy=known.remedy)
-    return known
-
-
-def _check_share(good: int, rejected: Sequence[Mapping[str, Any]], max_bad: float) -> None:
-    """Stop where the raw files as a whole are not what the reader takes them for."""
     total = good + len(rejected)
     if good and len(rejected) <= max_bad * total:
         return
@@ -367,5 +324,6 @@ def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write JSON lines."""
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")

@@ -14,6 +14,7 @@ from .line import Row
 R = TypeVar("R", Sample, Preference)
 GridOf = Callable[[ImageRef], tuple[int, ...]]
 NOT_DEGRADABLE = "the chosen answer shows no image, or one that is degraded already; this loss degrades it"
+LONELY = "more prior images than current ones, for a model that compares each current image with one of them"
 TOO_LONG = "does not fit into max_tokens with its image and one whole answer"
 
 
@@ -45,8 +46,12 @@ def encode_samples(
         limit: longest row in tokens, image tokens counted.
         grid: what the model must know of an image's size.
     """
-    rows, aside = [], []
+    rows: list[Row] = []
+    aside: list[dict[str, Any]] = []
     for sample in samples:
+        if chat.lonely(sample.images):
+            aside.append({"id": sample.id, "reason": LONELY})
+            continue
         encoded = chat.encode(sample.messages, [grid(ref) for ref in sample.images])
         short = fit(encoded, limit, chat.image_token)
         if short is None:
@@ -54,7 +59,7 @@ def encode_samples(
                 {"id": sample.id, "reason": TOO_LONG, "tokens": len(encoded.ids), "max_tokens": limit}
             )
             continue
-        views = tuple(View(sample.images[i], sample.id) for i in short.images)
+        views = chat.views([View(sample.images[i], sample.id) for i in short.images])
         rows.append(Row(sample.id, short, views))
     return rows, aside
 
@@ -71,8 +76,12 @@ def encode_pairs(
         third: give each pair a third row: the chosen answer under its images degraded so.
         grid: what the model must know of an image's size.
     """
-    out, aside = [], []
+    out: list[Pair] = []
+    aside: list[dict[str, Any]] = []
     for pair in pairs:
+        if any(chat.lonely(refs) for refs in (pair.images, pair.chosen_images, pair.rejected_images)):
+            aside.append({"id": pair.id, "reason": LONELY})
+            continue
         sides = [
             _side(pair, answer, shown, chat, limit, grid)
             for answer, shown in ((pair.chosen, pair.chosen_images), (pair.rejected, pair.rejected_images))
@@ -87,7 +96,7 @@ def encode_pairs(
         if not chosen.views or any(v.degrade for v in chosen.views):
             aside.append({"id": pair.id, "reason": NOT_DEGRADABLE})
             continue
-        spoiled = replace(chosen, views=tuple(replace(v, degrade=third) for v in chosen.views))
+        spoiled = replace(chosen, views=tuple(v.spoilt(third) for v in chosen.views))
         out.append(Pair(pair.id, chosen, rejected, spoiled))
     return out, aside
 
@@ -107,5 +116,5 @@ def _side(
     if len(encoded.ids) > limit:
         return None
     spoiled = shown if isinstance(shown, Degrade) else None
-    views = tuple(View(refs[i], pair.id, spoiled) for i in encoded.images)
+    views = chat.views([View(refs[i], pair.id, spoiled) for i in encoded.images])
     return Row(pair.id, chat.last_only(encoded), views)

@@ -6,7 +6,6 @@ and anything from elsewhere (defusedxml); an archive is never unpacked.
 
 from __future__ import annotations
 
-import csv
 import re
 import tarfile
 import zlib
@@ -21,6 +20,7 @@ from defusedxml.ElementTree import ParseError, fromstring
 
 from ..errors import DataError
 from .source import RecordError, Source, clean, describe, json_records, split_name
+from .table import table
 
 ANNOTATION = "annotation.json"
 REPORTS, PROJECTIONS = "indiana_reports.csv", "indiana_projections.csv"
@@ -115,7 +115,7 @@ def kaggle(source: Source) -> Iterator[Study]:
     """
     views: dict[str, list[tuple[str, str]]] = {}
     places: dict[str, int] = {}
-    for line, row in _table(source, PROJECTIONS, ("uid", "filename", "projection")):
+    for line, row in table(source, PROJECTIONS, ("uid", "filename", "projection")):
         projection, uid = row["projection"].lower(), row["uid"]
         if projection in VIEWS and row["filename"]:
             views.setdefault(uid, []).append((row["filename"], projection))
@@ -125,7 +125,7 @@ def kaggle(source: Source) -> Iterator[Study]:
                 PROJECTIONS, line, uid, "projection", "the row names no image, or neither of two projections",
                 describe(row["projection"]), "expected a filename, and Frontal or Lateral",
             )  # fmt: skip
-    for line, row in _table(source, REPORTS, ("uid", "Problems", *SECTIONS)):
+    for line, row in table(source, REPORTS, ("uid", "Problems", *SECTIONS)):
         places.pop(row["uid"], None)
         try:
             number = _number(row["uid"])
@@ -139,48 +139,6 @@ def kaggle(source: Source) -> Iterator[Study]:
         )  # fmt: skip
     for uid, line in places.items():
         source.reject(PROJECTIONS, line, uid, "uid", "no report belongs to this image")
-
-
-def _table(source: Source, name: str, columns: Iterable[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows of a CSV file, their cells stripped, each with the line on which it begins."""
-    path = source.folder() / name
-    if not path.is_file():
-        raise DataError("no such file", where=name, remedy="put both of Kaggle's tables into the data root")
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-        rows = csv.DictReader(stream, strict=True)
-        missing = [column for column in columns if column not in _heads(rows)]
-        if missing:
-            raise DataError("the table lacks columns", where=name, found=f"no {', '.join(missing)}")
-        while True:
-            line, fault = rows.reader.line_num + 1, ""  # of the reader: the other stops counting at a fault
-            try:
-                row = next(rows)
-                fault = _row_fault(row)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                fault = f"the row is not sound CSV: {error}"
-            if fault:
-                source.reject(name, line, "", "", fault, "", "repair this row")
-            else:
-                yield line, {key: value.strip() for key, value in row.items()}
-
-
-def _heads(rows: csv.DictReader[str]) -> list[str]:
-    try:
-        return list(rows.fieldnames or ())
-    except csv.Error:
-        return []
-
-
-def _row_fault(row: Mapping[str, str]) -> str:
-    """Why a row cannot be read, if so."""
-    cells = list(row.values())
-    if None in row or None in cells:  # what `csv` makes of cells without a column, and the reverse
-        return "the row has more or fewer cells than the table"
-    if any("\udc80" <= letter <= "\udcff" for cell in cells for letter in cell):
-        return "the row holds bytes that are not UTF-8"
-    return ""
 
 
 def openi(source: Source) -> Iterator[Study]:

@@ -2,6 +2,9 @@
 
 Paths come from spreadsheets and JSON of unknown origin, so each is taken as a wish: it must name a regular,
 non-empty file below the data root. Messages repeat the path as it was given, never where the root is.
+
+A merged data set has several roots. Its own holds a file `.roots.json`, `{"knee": "data/knee", ...}`: the image
+`knee/a.png` is then `a.png` below `data/knee`. Only `prepare` writes it, and it reads no raw files beside one.
 """
 
 from __future__ import annotations
@@ -11,11 +14,12 @@ import stat
 from pathlib import Path, PureWindowsPath
 
 from .. import runs
-from ..errors import ImageError
+from ..errors import ImageError, RunError
 
 URL = re.compile(r"^([a-z][a-z0-9+.-]+://|(https?|file|data|ftp|blob|s3|gs|hf):)", re.IGNORECASE)
 DRIVE = re.compile(r"^[a-zA-Z]:")
 SHOWN = 120
+ROOTS = ".roots.json"
 
 
 def resolve(root: Path, path: str, *, record: str = "") -> Path:
@@ -35,9 +39,25 @@ def resolve(root: Path, path: str, *, record: str = "") -> Path:
     """
     where = place(path, record)
     _check_words(path, where)
-    found = _follow(root, path, where)
+    found = _follow(*_mounted(root, path, where), where)
     _check_kind(found, path, where)
     return found
+
+
+def _mounted(root: Path, path: str, where: str) -> tuple[Path, str]:
+    """The root that a path belongs to, and the path below it: see `ROOTS`."""
+    listed = root / ROOTS
+    if not listed.is_file():
+        return root, path
+    first, _, rest = path.partition("/")
+    try:
+        named = runs.read_json(listed)
+        return (Path(named[first]), rest) if first in named else (root, path)
+    except (RunError, TypeError):
+        raise ImageError(
+            "the list of data roots is damaged", where=where, found=ROOTS, expected="names and folders as JSON",
+            remedy="run the `prepare` stage again",
+        ) from None  # fmt: skip
 
 
 def place(path: str, record: str = "") -> str:

@@ -52,6 +52,7 @@ def draw(
     size: int = 224,
     anatomy: Anatomy | None = None,
     sides: Mapping[str, str] | None = None,
+    course: np.random.Generator | None = None,
 ) -> np.ndarray:
     """One frontal chest picture.
 
@@ -64,6 +65,8 @@ def draw(
         size: edge in pixels.
         anatomy: the patient; None draws one.
         sides: `left` or `right` for nodule, pneumothorax and device; drawn where left out.
+        course: source of the findings' details (place, shape) instead of `rng`: given alike for two studies of a
+            patient, a finding stays where it was, and only its severity changes what is seen of it.
 
     Returns:
         Grey values, uint8 [size, size].
@@ -74,6 +77,8 @@ def draw(
     _check(findings, sides or {})
     parts = (*FINDINGS, "anatomy", "pose", "sides", "lung", "haze", "exposure", "grain", "marker")
     seeds = rng.integers(2**63, size=len(parts))
+    if course is not None:
+        seeds[: len(FINDINGS)] = course.integers(2**63, size=len(FINDINGS))
     sources = {part: np.random.default_rng(int(seed)) for part, seed in zip(parts, seeds, strict=True)}
     who = chest.grow(sources["anatomy"]) if anatomy is None else anatomy
     frame = _pose(sources["pose"], size)

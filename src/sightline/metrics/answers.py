@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from . import chinese
+
 _LEAD = re.compile(r"^(?:(?:(?:the|my|final|correct) )*answer(?: is)?\b|assistant:|response:)[\W_]*")
 _BOTH = re.compile(r"^(?:yes\s*(?:/|\||,|or|and)\s*no|no\s*(?:/|\||or)\s*yes)\W*$|^(?:yes or no|yes/no)\b")
 _YES = re.compile(r"^(?:yes|yeah|yep|yea|correct|affirmative|true|certainly|definitely|of course|no doubt)\b")
@@ -63,6 +65,8 @@ def yes_no(text: str) -> str | None:
     clause is read as a statement: a negation makes it no, "there is" and "is seen" make it yes, doubt
     makes it None, and anything else ("Lungs") is None, because guessing would reward silence.
 
+    Chinese texts are read by `chinese.yes_no`, unless they begin with an English answer.
+
     Returns:
         "yes", "no" or None.
     """
@@ -77,6 +81,8 @@ def yes_no(text: str) -> str | None:
         return None
     if _NO.match(whole):
         return "no"
+    if chinese.HAN.search(whole):
+        return chinese.yes_no(whole)
     return _statement(re.split(r"[.!?\n]", whole, maxsplit=1)[0])
 
 
@@ -113,27 +119,36 @@ def closed(question: str, answer: str) -> str | None:
     "What abnormality is seen?" answered by "No acute abnormality." is open although its answer begins with
     "no"; a plain "Yes" or "No" makes any question closed (VQA-RAD has such pairs).
     """
-    said = yes_no(answer)
-    if said is None or normalise(answer) in ("yes", "no"):
+    said, plain = yes_no(answer), normalise(answer)
+    if said is None or plain in ("yes", "no") or chinese.is_word(plain):
         return said
-    return None if _ASKS_OPEN.match(_IMAGE_MARK.sub(" ", question).strip().lower()) else said
+    asked = unicodedata.normalize("NFKC", _IMAGE_MARK.sub(" ", question)).strip().lower()
+    if chinese.HAN.search(asked):
+        return said if chinese.closes(asked, plain) else None
+    return None if _ASKS_OPEN.match(asked) else said
 
 
 def normalise(text: str) -> str:
     """The form in which answers are compared: lower case, no punctuation or articles, numbers as digits.
 
-    Decimal points stay. An answer made of articles only (the option letter "A") keeps them. Applying it twice
-    changes nothing. After the answer processing of the VQA evaluation (Antol et al. 2015, visualqa.org).
+    Decimal points stay. An answer made of articles only (the option letter "A") keeps them. Blanks between Chinese
+    characters go. Applying it twice changes nothing. After the answer processing of the VQA evaluation (Antol et al.
+    2015, visualqa.org).
     """
     text = _APOSTROPHES.sub("", unicodedata.normalize("NFKC", text).lower())
     words = _PUNCTUATION.sub(" ", text).split()
     kept = [word for word in words if word not in _ARTICLES] or words
-    return " ".join(_NUMBERS.get(word, word) for word in kept)
+    return chinese.close(" ".join(_NUMBERS.get(word, word) for word in kept))
+
+
+def tokens(text: str) -> list[str]:
+    """The words of a text's normal form; every Chinese character is one."""
+    return chinese.spread(normalise(text)).split()
 
 
 def overlap(text: str, reference: str) -> float:
     """F1 of the bags of normalised tokens (SQuAD, Rajpurkar et al. 2016), 0-1; two empty texts give 1."""
-    said, right = normalise(text).split(), normalise(reference).split()
+    said, right = tokens(text), tokens(reference)
     if not said or not right:
         return float(said == right)
     common = sum(min(said.count(word), right.count(word)) for word in set(said))

@@ -14,6 +14,7 @@ from sacrebleu.metrics.bleu import BLEU
 
 from ..types import Prediction
 from .measure import Measure, Metric, keys, patients, ratio, rows, tally, written
+from .tokens import unmark
 
 ORDERS = 4
 
@@ -23,6 +24,7 @@ def bleu(
     *,
     lowercase: bool = False,
     tokenize: Literal["13a", "none", "char", "intl", "zh"] = "13a",
+    marks: Literal["keep", "drop"] = "keep",
     report: str = "report",
 ) -> list[Measure]:
     """Corpus BLEU of report turns, or of open answers where there are no reports.
@@ -30,7 +32,8 @@ def bleu(
     Args:
         predictions: the answers of one model under one image condition, in any order.
         lowercase: ignore case.
-        tokenize: sacrebleu's tokeniser.
+        tokenize: sacrebleu's tokeniser; `zh` and `char` suit Chinese.
+        marks: `drop` takes out the marks of de-identification first (see `tokens`); `keep` scores texts as they are.
         report: the topic of turns that ask for a report.
 
     Returns:
@@ -43,8 +46,9 @@ def bleu(
     turns = written(rows(predictions), report)
     if not turns:
         return []
+    texts = [(unmark(p.text), unmark(p.answer)) if marks == "drop" else (p.text, p.answer) for p in turns]
     columns = counts(
-        [p.text for p in turns], [p.answer for p in turns], lowercase=lowercase, tokenize=tokenize
+        [said for said, _ in texts], [right for _, right in texts], lowercase=lowercase, tokenize=tokenize
     )
     parts = {f"precision_{n}": tally(columns, _precision(n)) for n in range(1, ORDERS + 1)}
     parts["brevity_penalty"] = tally(columns, brevity)
@@ -57,7 +61,7 @@ def bleu(
             patients=patients(turns),
             parts=parts if order == ORDERS else {},
             unit="0-100",
-            doc=f"corpus BLEU with n-grams up to {order}, sacrebleu, tokeniser {tokenize}",
+            doc=f"corpus BLEU with n-grams up to {order}, sacrebleu, tokeniser {tokenize}, marks {marks}",
         )
         for order in (ORDERS, 1, 2, 3)
     ]

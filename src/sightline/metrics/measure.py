@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +39,7 @@ class Measure:
         unit: what the number is in (`0-1`, `0-100`, `nats`).
         doc: one sentence that defines the number.
         left_out: topics or findings that could not be scored, by name.
+        notes: sentences that belong beside the number: how it differs from another of the same name, what it lacks.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Measure:
     unit: str = "0-1"
     doc: str = ""
     left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def value(self) -> float:
         """The measure on the data as they are: every row once."""
@@ -63,11 +67,16 @@ class Metric:
         score: predictions (and keyword-only options) in, measures out.
         version: raised whenever the same answers would score differently; part of what makes a result stale.
         paper: where the metric was defined.
+        answers: reads a file of answers in the metric's own layout, given its path and the options; None where there
+            is no such layout.
+        sections: measures to the figures of each section, in the order and the names of the metric's own program.
     """
 
     score: Callable[..., list[Measure]]
     version: int = 1
     paper: str = ""
+    answers: Callable[[Path, Mapping[str, Any]], list[Prediction]] | None = None
+    sections: Callable[[Sequence[Measure]], dict[str, dict[str, float]]] | None = None
 
 
 def rows(predictions: Sequence[Prediction]) -> list[Prediction]:

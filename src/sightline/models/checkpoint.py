@@ -6,7 +6,8 @@
     full.safetensors               parts trained in full where there was no LoRA, and bare parameters beside it
     chat_template.jinja            the template that it was trained with
 
-`load` composes the base, then merges each ancestor's adapter in turn. Missing or unexpected keys are refused.
+`load` composes the base, in float32 whatever bits it was trained in, then merges each ancestor's adapter in turn.
+Missing or unexpected keys are refused.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch import nn
 
 from .. import plugins, runs
 from ..errors import ModelError
-from . import trainable
+from . import quantized, trainable
 from .encoder import Learner
 from .family import Bundle
 
@@ -32,8 +33,12 @@ INFO = "sightline.json"
 
 
 def compose(section: dict[str, Any], seed: int) -> Bundle:
-    """A base model from a recipe's `model` section."""
-    return plugins.load("families", section["family"]).compose(section, seed)
+    """A base model from a recipe's `model` section; its language model in fewer bits where `load` says so."""
+    bundle: Bundle = plugins.load("families", section["family"]).compose(section, seed)
+    load = section.get("load", "float32")
+    if load != "float32":
+        quantized.quantize(bundle, load)
+    return bundle
 
 
 def save(
@@ -91,13 +96,18 @@ def above(parent: Path | None, home: Path) -> dict[str, str] | None:
 
 def base_weights(base: Mapping[str, Any]) -> list[str]:
     """SHA-256 of the weights and configs in the local folders that a base is made of; the kit names its own."""
-    named = [base["model"].get(key) for key in ("path", "vision", "language")]
+    model = base["model"]
+    named = [model.get(key) for key in ("path", "vision", "language")]
+    if isinstance(model.get("language"), Mapping):
+        named.append(model["language"].get("tokenizer"))
     places = [Path(n) for n in named if isinstance(n, str) and not n.startswith("kit/")]
-    if base["model"].get("path"):
-        places = places[:1]
+    connector = model.get("connector")
+    held = [Path(connector["weights"])] if isinstance(connector, Mapping) and connector.get("weights") else []
+    if model.get("path"):
+        places, held = places[:1], []
     files = [
         f for p in places for f in sorted(p.glob("*")) if f.suffix in (".safetensors", ".json", ".jinja")
-    ]
+    ] + held
     return [f"{f.name} {runs.hash_file(f)}" for f in files]
 
 
@@ -165,6 +175,9 @@ def load(folder: Path) -> Bundle:
             remedy="name it where an encoder is asked for, as in an `index` stage",
         )  # fmt: skip
     bundle = compose(base["model"], base["seed"])
+    quantized.dequantize(
+        bundle
+    )  # adapters merge into the weights as they were rounded, without a second rounding
     bundle.base = base
     for place, _ in line:
         template = (place / "chat_template.jinja").read_text(encoding="utf-8")

@@ -35,6 +35,7 @@ class EncoderFamily:
         scale: model -> (logarithm of the factor on similarities, bias added to them or None), as parameters.
         pool_texts: (model, features of texts) -> text embeddings [n, width]; nothing is left to do where the
             projection belongs to the tower.
+        tower: the parts that an image passes before `pool`; features are kept while all of them are frozen.
         layer: model -> which features of the tower are taken, for the keys of caches.
     """
 
@@ -46,6 +47,7 @@ class EncoderFamily:
     encode_texts: Callable[[nn.Module, Tokens], Tensor]
     scale: Callable[[nn.Module], tuple[Tensor, Tensor | None]]
     pool_texts: Callable[[nn.Module, Tensor], Tensor] = lambda model, features: features
+    tower: tuple[str, ...] = ("vision",)
     layer: Callable[[nn.Module], str] = lambda model: ""
 
     def module(self, model: nn.Module, name: str) -> nn.Module:

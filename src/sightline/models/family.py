@@ -6,18 +6,20 @@ Everything above this file speaks to a model through a `Bundle`, so that a new f
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import ModelError
+from ..errors import DataError, ModelError
+from ..types import View
 from .pairpass import arrange
 
 Given = Literal["pixels", "features", "tokens"]
 Grid = tuple[int, ...]  # what a family must know of an image's size: tiles, patches, nothing
+ABSENT: Grid = (-1,)  # of an image that has no tokens of its own in a row
 
 
 class Prepares(Protocol):
@@ -51,11 +53,15 @@ class Family:
             its tokens in order. None: the image token, `tokens_per_image` times.
         around: texts in front of and behind an image, read as one with the texts that stand there.
         beside: an image's tokens do not stand in the row: one image token marks its place and keeps its own
-            embedding, and `tell` hands the tokens on.
+            embedding, and `tell` hands the tokens on. Words in front of an image may see it too: where one is shown
+            later in a conversation, the whole of it is read anew.
         opening: what the chat template writes last before a message, read as one with the message's first text
             and left out before an image.
         tell: (bundle, batch, tokens, grids, dtype) -> further arguments of `hidden` for the images shown, in
-            reading order: mask, positions and what else the family needs. None: `pairpass.arrange`.
+            reading order: mask, positions and what else the family needs. None: `pairpass.arrange`. A batch with
+            `read` (see `context`) holds all that was read so far, the first `read` tokens of every row in a cache:
+            what is told is of the tokens behind them, `tokens` are of the images there, and `grids` of all images.
+        tower: the parts that an image passes before the connector; features are kept while all of them are frozen.
         layer: model -> which features of the tower are taken, for the keys of caches.
         cannot: what this family cannot do (`share`, `generation`, ...), in words for error messages.
     """
@@ -75,6 +81,7 @@ class Family:
     tell: (
         Callable[[Bundle, Mapping[str, Any], list[Tensor], list[Grid], torch.dtype], dict[str, Any]] | None
     ) = None
+    tower: tuple[str, ...] = ("vision",)
     layer: Callable[[nn.Module], str] = lambda model: ""
     cannot: tuple[str, ...] = ()
 
@@ -134,6 +141,9 @@ class Bundle:
         fixed: whether all images are alike to this model, whatever their size.
         base: what it was composed from, as plain JSON: enough to compose it again.
         system: default system text.
+        prior: what becomes of images of an earlier study: each stands among the others (`stand`), each is made one
+            with a current image (`fuse`, see `pair`), or they are left out (`leave`).
+        wording: settings of a named conversation format that differ from the family's, by their names in `Chat`.
         tower: hash of the vision tower's weights, once known.
     """
 
@@ -148,6 +158,8 @@ class Bundle:
     fixed: bool = True
     base: dict[str, Any] = field(default_factory=dict)
     system: str = ""
+    prior: Literal["stand", "fuse", "leave"] = "stand"
+    wording: Mapping[str, Any] = field(default_factory=dict)
     tower: str = ""
 
     @property
@@ -157,12 +169,15 @@ class Bundle:
 
     @property
     def tower_trains(self) -> bool:
-        """Whether anything of the vision part wants a gradient."""
-        modules = (self.family.module(self.model, name) for name in self.family.parts["vision"])
+        """Whether anything in front of the connector wants a gradient."""
+        names = [name for part in self.family.tower for name in self.family.parts[part]]
+        modules = (self.family.module(self.model, name) for name in names)
         return any(p.requires_grad for module in modules for p in module.parameters())
 
     def attend(self, attention: str) -> None:
         """Choose how the language model's attention is computed: `sdpa`, `eager` or `flex_attention`.
+
+        One that caps its scores softly (Gemma 2) is computed by `eager` instead of `sdpa`, which cannot.
 
         Raises:
             ModelError: FlexAttention without a GPU, where it has no gradient.
@@ -172,13 +187,29 @@ class Bundle:
                 "FlexAttention has no backward pass on a CPU", where="speed.attention",
                 remedy="use `sdpa`: the numbers are the same",
             )  # fmt: skip
-        self.family.language(self.model).set_attn_implementation(attention)
+        language: Any = self.family.language(self.model)
+        if attention == "sdpa" and getattr(language.config, "attn_logit_softcapping", None) is not None:
+            attention = "eager"  # the other one would leave the soft capping of scores out in silence
+        language.set_attn_implementation(attention)
 
     def words(self, grid: Grid) -> tuple[int, ...]:
         """The ids that stand for one image of this grid."""
+        if grid == ABSENT:
+            return ()
         if self.family.words is not None:
             return self.family.words(self, grid)
         return (self.image_token,) * self.tokens_per_image
+
+    def see(self, views: Sequence[View]) -> tuple[View, ...]:
+        """The views of a row as this model takes them: one for each image that has tokens in it.
+
+        Raises:
+            DataError: more prior images than current ones, for a model that compares them.
+        """
+        if self.prior == "stand":
+            return tuple(views)
+        current = [v for v in views if v.image.when == "current"]
+        return pair(views) if self.prior == "fuse" else tuple(current)
 
     def tokens(self, images: Sequence[Tensor], grids: Sequence[Grid], given: Given) -> list[Tensor]:
         """Connected tokens [m, hidden] of each image; the tower runs without gradients where none of it trains."""
@@ -225,8 +256,32 @@ class Bundle:
         tokens = self.tokens(images, grids, given) if images else []
         shown, sizes = [tokens[i] for i in order], [grids[i] for i in order]
         embeds = self.embed(batch["input_ids"], shown)
-        told = (self.family.tell or _tell)(self, batch, shown, sizes, embeds.dtype)
+        told = self.told(batch, shown, sizes, embeds.dtype)
         return self.family.hidden(self.model, embeds, **told).last_hidden_state
+
+    def told(
+        self, batch: Mapping[str, Any], tokens: list[Tensor], grids: list[Grid], dtype: torch.dtype
+    ) -> dict[str, Any]:
+        """Further arguments of `hidden`; see `Family.tell`."""
+        return (self.family.tell or _tell)(self, batch, tokens, grids, dtype)
+
+
+def pair(views: Sequence[View]) -> tuple[View, ...]:
+    """Current images in their order, each with its prior: the first prior one belongs to the first current one.
+
+    Raises:
+        DataError: more prior images than current ones.
+    """
+    current = [v for v in views if v.image.when == "current"]
+    priors: list[View | None] = [v for v in views if v.image.when == "prior"]
+    if len(priors) > len(current):
+        raise DataError(
+            "a record shows more prior images than current ones", where=f"record {views[0].record}, field images",
+            found=f"{len(priors)} prior, {len(current)} current", expected="at most one prior image to each other",
+            remedy="choose one prior image for each current one, or set `prior: stand` in the recipe's `model`",
+        )  # fmt: skip
+    priors += [None] * (len(current) - len(priors))
+    return tuple(replace(now, prior=then) for now, then in zip(current, priors, strict=True))
 
 
 def _tell(

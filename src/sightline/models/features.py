@@ -26,8 +26,9 @@ from ..images import degrade
 from ..images.seen import Seen
 from ..settings import Speed
 from ..types import ImageRef, View
+from . import volumes
 from .encoder import DualEncoder, Learner
-from .family import Bundle, Given, Grid
+from .family import ABSENT, Bundle, Given, Grid
 
 BATCH = 8
 GIB = 2**30
@@ -35,7 +36,12 @@ FORMAT = 2
 
 
 def pixels(bundle: Learner, root: Path, view: View) -> Seen:
-    """One view as tower input: decoded, degraded if asked, preprocessed."""
+    """One view as tower input: decoded, degraded if asked, preprocessed; a view and its prior image stacked."""
+    if view.prior is not None:
+        both = [pixels(bundle, root, each) for each in view.each]
+        return Seen(torch.stack([seen.values for seen in both]), both[0].grid)
+    if view.image.form == "volume":
+        return volumes.seen(volumes.taken(bundle.preprocess, view.image, view.record), root, view)
     array = images.read(root, view.image, record=view.record)
     if view.degrade is not None:
         array = degrade.apply(array, view.degrade, view.record)
@@ -43,13 +49,23 @@ def pixels(bundle: Learner, root: Path, view: View) -> Seen:
 
 
 def gridder(bundle: Learner, root: Path) -> Callable[[ImageRef], Grid]:
-    """What a model must know of an image's size, from the file's header alone."""
+    """What a model must know of an image's size, from the file's header alone, and whether it has tokens of its own."""
+    size = _sizes(bundle, root)
+    if not isinstance(bundle, Bundle) or bundle.prior == "stand":
+        return size
+    return lambda ref: ABSENT if ref.when == "prior" else size(ref)
+
+
+def _sizes(bundle: Learner, root: Path) -> Callable[[ImageRef], Grid]:
+    """What a model must know of an image's size."""
     if bundle.fixed:
         return lambda ref: ()
     known: dict[str, Grid] = {}
 
     def grid(ref: ImageRef) -> Grid:
-        if ref.path not in known:
+        if ref.path not in known and ref.form == "volume":
+            known[ref.path] = volumes.grid(volumes.taken(bundle.preprocess, ref), root, ref)
+        elif ref.path not in known:
             width, height, *_ = images.header(root, ref)
             known[ref.path] = bundle.preprocess.grid(height, width)
         return known[ref.path]
@@ -77,7 +93,7 @@ class Features:
 
     def __post_init__(self) -> None:
         if not self.bundle.tower:
-            self.bundle.tower = weights_hash(self.bundle, "vision")
+            self.bundle.tower = weights_hash(self.bundle, *self.bundle.family.tower)
         self.connector = weights_hash(self.bundle, "connector") if self.given == "tokens" else ""
         self.folder.mkdir(parents=True, exist_ok=True)
         for index in sorted(self.folder.glob("*.json")):
@@ -89,6 +105,8 @@ class Features:
 
     def key(self, view: View) -> str:
         """What the feature of a view depends on, as one hash."""
+        if view.prior is not None:
+            return runs.digest(*(self.key(each) for each in view.each))
         spoiled = "" if view.degrade is None else degrade.key(view.degrade, view.record)
         parts = [
             view.image.sha256,
@@ -100,7 +118,10 @@ class Features:
         return runs.digest(*parts, *([self.connector] if self.connector else []))
 
     def __call__(self, view: View) -> Seen:
-        """The feature [tokens, width] of a view that `prepare` has seen."""
+        """The feature [tokens, width] of a view that `prepare` has seen; those of an image and its prior as one."""
+        if view.prior is not None and self.given == "features":
+            both = [self(each) for each in view.each]
+            return Seen(torch.cat([seen.values for seen in both]), both[0].grid)
         table, entry = self.place[self.key(view)]
         shape, start = entry["shape"], entry["start"]
         values = np.array(table[start : start + math.prod(shape)]).reshape(shape)
@@ -108,7 +129,7 @@ class Features:
 
     def prepare(self, views: Sequence[View], *, what: str = "images") -> None:
         """Compute what is missing, with a progress bar, and keep it."""
-        missing = {self.key(v): v for v in views}
+        missing = {self.key(v): v for v in _kept(views, self.given)}
         missing = {k: v for k, v in missing.items() if k not in self.place}
         if not missing:
             return
@@ -178,10 +199,19 @@ def encode(bundle: Learner, batch: Sequence[Seen], given: Given = "features") ->
     Equal images make a batch that is always filled up to the same size, others are encoded one by one: an image's
     feature then never depends, not even in its last bit, on what else happened to be missing.
     """
-    if bundle.fixed:
-        blank = Seen(torch.zeros_like(batch[0].values), batch[0].grid)
-        return _encode(bundle, [*batch, *[blank] * (BATCH - len(batch))], given)[: len(batch)]
-    return [_encode(bundle, [seen], given)[0] for seen in batch]
+    if not bundle.fixed:
+        return [_encode(bundle, [seen], given)[0] for seen in batch]
+    made: list[Tensor] = [batch[0].values] * len(batch)
+    for shape in dict.fromkeys(
+        seen.values.shape for seen in batch
+    ):  # images alone, and images with a prior one
+        places = [i for i, seen in enumerate(batch) if seen.values.shape == shape]
+        own = [batch[i] for i in places]
+        blank = Seen(torch.zeros_like(own[0].values), own[0].grid)
+        values = _encode(bundle, [*own, *[blank] * (BATCH - len(own))], given)
+        for i, value in zip(places, values, strict=False):
+            made[i] = value
+    return made
 
 
 def _encode(bundle: Learner, batch: Sequence[Seen], given: Given) -> list[Tensor]:
@@ -195,10 +225,10 @@ def _encode(bundle: Learner, batch: Sequence[Seen], given: Given) -> list[Tensor
     return bundle.family.connect(bundle.model, made, grids)
 
 
-def weights_hash(bundle: Learner, part: str) -> str:
-    """SHA-256 of a part's weights, names and shapes."""
+def weights_hash(bundle: Learner, *parts: str) -> str:
+    """SHA-256 of the weights of parts, with names and shapes."""
     mixed = hashlib.sha256()
-    for name in bundle.family.parts[part]:
+    for name in [name for part in parts for name in bundle.family.parts[part]]:
         module: nn.Module = bundle.family.module(bundle.model, name)
         for key, value in sorted(module.state_dict().items()):
             mixed.update(f"{key}{tuple(value.shape)}{value.dtype}".encode())
@@ -285,6 +315,11 @@ def looker(
     return Pixels(bundle, root)
 
 
+def _kept(views: Sequence[View], given: Given) -> list[View]:
+    """What is kept for these views: features image by image, tokens as the connector makes them."""
+    return list(views) if given == "tokens" else [each for view in views for each in view.each]
+
+
 def _count(views: Sequence[View]) -> int:
     """How many different pictures there are, degraded ones counted by record."""
     return len({v.sight for v in views})
@@ -295,12 +330,12 @@ def _size(bundle: Learner, root: Path, views: Sequence[View], given: Given) -> i
     if isinstance(bundle, DualEncoder):
         first = [pixels(bundle, root, view) for view in views[:1]]
         return sum(made.numel() for made in encode(bundle, first)) * _count(views) * 4 if first else 0
-    width = bundle.feature_width
+    width, views = bundle.feature_width, _kept(views, given)
     if given == "tokens":
         embeddings: nn.Module = bundle.model.get_input_embeddings()
         width = bundle.token_width or embeddings.weight.shape[1]
     if bundle.fixed:
         return _count(views) * bundle.tokens_per_image * width * 4
-    grid = gridder(bundle, root)
+    grid = _sizes(bundle, root)
     different = {v.sight: v.image for v in views}
     return sum(len(bundle.words(grid(image))) for image in different.values()) * width * 4

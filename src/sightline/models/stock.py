@@ -1,4 +1,4 @@
-"""Checkpoints as their authors publish them: which folder, complete weights, and the folder's own image processor."""
+"""Checkpoints as their authors publish them: which folder, weights, chat template, and the folder's image processor."""
 
 from __future__ import annotations
 
@@ -11,11 +11,25 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
+from transformers import AutoConfig
 
+from .. import runs
 from ..errors import ModelError
 from ..images.transforms import eight_bits
 from . import kit
+
+# Stock templates of models with images may take messages as lists of parts only; ours come as one text each.
+LISTS = (
+    "{%- set told = namespace(messages=[]) -%}{%- for m in messages -%}"
+    "{%- set parts = [{'type': 'text', 'text': m['content']}] if m['content'] is string else m['content'] -%}"
+    "{%- set told.messages = told.messages + [{'role': m['role'], 'content': parts}] -%}{%- endfor -%}"
+    "{%- set messages = told.messages -%}"
+)
+FIRST = "{{ bos_token }}"
+BACKWARDS = ("<\\\\s>", "<\\s>")  # what LLaVA-1.6's template (Mistral) writes for `</s>`
+PROBE = "\ue000probe\ue001"
 
 
 @dataclass(frozen=True)
@@ -80,6 +94,55 @@ def weights(kind: Any, place: Path, title: str) -> Any:
             found=f"unexpected {sorted(info['unexpected_keys'])[:5]}",
         )  # fmt: skip
     return model
+
+
+def outline(kind: Any, place: Path) -> Any:
+    """The model of a folder's config without weights, on the meta device: to count before there is room for them.
+
+    Args:
+        kind: its class in transformers.
+        place: a folder with `config.json`.
+    """
+    config = AutoConfig.from_pretrained(place, local_files_only=True)
+    with torch.device("meta"):
+        return kind(config)
+
+
+def template(place: Path, tokenizer: Any) -> str:
+    """A folder's chat template, made to write messages of one text each as the stock processor would.
+
+    Older checkpoints keep it in `chat_template.json`. Some leave the token that begins a text to the tokenizer, which
+    adds it to whatever it reads whole; our pieces are read apart, so it is written by the template.
+
+    Raises:
+        ModelError: there is none.
+    """
+    older = place / "chat_template.json"
+    text = tokenizer.chat_template
+    if not text and older.is_file():
+        text = runs.read_json(older).get("chat_template")
+    if not text or not isinstance(text, str):
+        raise ModelError(
+            "the checkpoint has no chat template", where=str(place),
+            remedy="use an instruction-tuned one, or add its chat_template.jinja",
+        )  # fmt: skip
+    for wrong in BACKWARDS:
+        text = text.replace(wrong, str(tokenizer.eos_token))
+    if PROBE not in _written(text, tokenizer):
+        text = LISTS + text
+    first = tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
+    if first and not _written(text, tokenizer).startswith(tokenizer.bos_token):
+        text = FIRST + text
+    return text
+
+
+def _written(text: str, tokenizer: Any) -> str:
+    """What a template makes of one question; nothing where it refuses it."""
+    asked = [{"role": "user", "content": PROBE}]
+    try:
+        return str(tokenizer.apply_chat_template(asked, chat_template=text, tokenize=False))
+    except TemplateError:
+        return ""
 
 
 def part_folder(source: str) -> Path:

@@ -18,6 +18,7 @@ from torch import nn
 
 from ..errors import ModelError
 from ..settings import Full, Lora, Plan
+from . import quantized
 from .encoder import EncoderFamily, Learner
 from .family import Family
 
@@ -116,6 +117,8 @@ def unlock(bundle: Learner, parts: list[str], *, modules: bool) -> None:
     """Let parts train in full; beside LoRA the modules are PEFT's and only bare parameters are left to do."""
     for part in parts:
         for _, member in members(bundle, part):
+            if isinstance(member, nn.Module):
+                quantized.refuse_full(part, member)
             if modules or isinstance(member, nn.Parameter):
                 member.requires_grad_(True)
 
@@ -157,7 +160,7 @@ def table(bundle: Learner, asked: Asked) -> list[PartRow]:
         how: Full | Lora | None = None if isinstance(plan, str) else (plan.full or plan.lora)
         name = "frozen" if how is None else type(how).__name__.lower()
         trains = sum(p.numel() for _, p in mine if p.requires_grad)
-        own = sum(p.numel() for n, p in mine if ".lora_" not in n and ".modules_to_save." not in n)
+        own = sum(quantized.count(p) for n, p in mine if ".lora_" not in n and ".modules_to_save." not in n)
         rows.append(PartRow(part, name, how.lr if how else 0.0, own, trains))
     return rows
 
@@ -217,6 +220,14 @@ def groups(bundle: Learner, asked: Asked) -> list[dict[str, Any]]:
 def is_frozen(asked: Asked, part: str) -> bool:
     """Whether nothing of a part trains."""
     return isinstance(asked.get(part, "frozen"), str)
+
+
+def frozen(bundle: Learner, asked: Asked) -> dict[str, bool]:
+    """Whether nothing trains of `vision`, which is all that images pass before the connector, and of `connector`."""
+    return {
+        "vision": all(is_frozen(asked, part) for part in bundle.family.tower),
+        "connector": is_frozen(asked, "connector"),
+    }
 
 
 def silence(model: nn.Module) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import tables
+from .calibration import confidence
 from .gallery import gallery
 from .glossary import glossary
 from .markup import Html, duration, el, plain
@@ -54,6 +55,12 @@ SECTIONS = (
         "The same questions about the clean image, with the reports of similar images in the prompt and without. "
         "Of which answers each rate is a share stands under What the metrics mean.",
     ),
+    (
+        "confidence",
+        "How sure is it?",
+        "Answers that were picked among choices, clean images. Dots on the dashed line: as often right as sure. Below "
+        "it, the model is too sure.",
+    ),
     ("findings", "By finding", "Clean images, the best finding of the last model first."),
     (
         "paired",
@@ -77,6 +84,7 @@ TABS = {
     "scores": "Scores",
     "blind": "Blind test",
     "retrieval": "Reports",
+    "confidence": "Confidence",
     "findings": "Findings",
     "paired": "Differences",
     "cases": "Cases",
@@ -84,10 +92,14 @@ TABS = {
     "provenance": "Provenance",
 }
 INTERVALS = (
-    "Intervals are 95 % percentile intervals of a patient-clustered bootstrap with 1000 resamples: patients, "
-    "not answers, are drawn with replacement, because the answers of one patient resemble each other.",
+    "Intervals are 95 % intervals of a patient-clustered bootstrap with 1000 resamples: patients, not answers, "
+    "are drawn with replacement, because the answers of one patient resemble each other. Their ends are "
+    "bias-corrected and accelerated percentiles (BCa), taken further out by Student's t where patients are few.",
     "Differences are paired: each resample draws the same patients for both sides, so what makes a patient "
     "hard cancels out.",
+    "Patients needed are those who would show the observed difference with 80 % power at the 5 % level, if they "
+    "vary as these do and have as many images. The observed difference is uncertain itself, so take it as an order "
+    "of magnitude.",
     "The p values are those of the evaluation. This page makes no correction of its own for the number of "
     "comparisons, so read a lone small p value among many with care.",
 )
@@ -158,6 +170,7 @@ def _blocks(page: Page) -> dict[str, Html]:
         "scores": tables.before_after(page),
         "blind": tables.blind(page),
         "retrieval": retrieval(page),
+        "confidence": confidence(page),
         "findings": tables.findings(page),
         "paired": tables.forest(page),
         "cases": gallery(page),

@@ -20,10 +20,25 @@ LABELS = {
     "bleu_3": "BLEU-3",
     "rouge_l": "ROUGE-L",
     "meteor": "METEOR",
+    "ece": "ECE",
+    "ece_width": "ECE, equal widths",
+    "brier": "Brier score",
+    "aurc": "AURC",
+    "aurc_open": "AURC, open answers",
     "over_reliance": "Over-reliance",
     "copy_reference": "Copy-reference",
     "harm": "Harm by reports",
     "help": "Help by reports",
+    "amber_chair": "AMBER CHAIR",
+    "amber_cover": "AMBER Cover",
+    "amber_hal": "AMBER Hal",
+    "amber_cog": "AMBER Cog",
+    "amber_accuracy": "AMBER accuracy",
+    "amber_precision": "AMBER precision",
+    "amber_recall": "AMBER recall",
+    "amber_f1": "AMBER F1",
+    "amber_unparsed": "AMBER unparsed",
+    "amber_score": "AMBER score",
 }
 UNITS = {"margin": "nats"}
 CHANCE = {"balanced_accuracy": 0.5, "auc": 0.5, "margin": 0.0}
@@ -46,11 +61,24 @@ MEANINGS = {
     "bleu": "Overlap of word sequences with the reference text, with a penalty for shortness.",
     "rouge_l": "Longest common word sequence with the reference text (F-measure).",
     "meteor": "Word alignment with the reference text that accepts stems and synonyms.",
+    "ece": "Expected calibration error: how far confidence and accuracy are apart, over bins of equally many answers. "
+    "Lower is better; with few answers it is above 0 even for a perfectly calibrated model.",
+    "ece_width": "The same over bins of equal width.",
+    "brier": "Mean squared distance of p(yes) from the truth, 0 or 1. Lower is better; 0.25 is always saying 0.5.",
+    "aurc": "Error rate of the surest answers, averaged over how many of them are given. Lower is better; a confidence "
+    "that says nothing has the error rate of all answers.",
+    "aurc_open": "The same for open answers, ranked by the mean log-probability of their words.",
     "over_reliance": "Of the answers that are wrong with retrieved reports, the share that was right without them: "
     "errors that the reports caused. Lower is better.",
     "copy_reference": "Of the answers that are right with image and reports, the share that stays right when the "
     "image is replaced and the reports are kept. Lower is better: such answers do not need the image.",
     "harm": "Of the answers that are right without reports, the share that is wrong with them. Lower is better.",
+    "amber_chair": "Percentage of the objects named in descriptions that are not there. Lower is better.",
+    "amber_cover": "Percentage of the objects that are there that descriptions name.",
+    "amber_hal": "Percentage of descriptions that name something that is not there. Lower is better.",
+    "amber_cog": "How often descriptions make up what people expect, too, in percent. Lower is better.",
+    "amber_f1": "F1 of the answer no to questions about objects, attributes and relations, in percent.",
+    "amber_score": "The mean of 100 - CHAIR and F1.",
     "help": "Of the answers that are wrong without reports, the share that is right with them.",
 }
 KINDS = {

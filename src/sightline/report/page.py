@@ -31,7 +31,21 @@ METRICS = (
 )
 RELIANCE = ("over_reliance", "copy_reference", "harm", "help")
 LOWER_IS_BETTER = frozenset(
-    {"brier", "ece", "chair", "hallucination", "omission", "unparsed", "loss", "perplexity", *RELIANCE[:3]}
+    {
+        "brier",
+        "ece",
+        "ece_width",
+        "aurc",
+        "aurc_open",
+        "chair",
+        "hallucination",
+        "omission",
+        "unparsed",
+        "loss",
+        "perplexity",
+        *RELIANCE[:3],
+    }
+    | {"amber_chair", "amber_hal", "amber_cog", "amber_unparsed"}
 )
 NOT_FINDINGS = frozenset({"dropped_resamples"})
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -89,6 +103,9 @@ class Page:
         parts: (model, image, metric) -> {finding: value}.
         paired: differences, dicts with `question` ("taught: clean minus noise", "aligned minus taught"),
             `metric`, `a`, `b`, `difference`, `low`, `high`, `p`, `n`, `patients`.
+        calibration: model -> `n`, `patients`, `measures` {name: {value, low, high}}, `bins` of dicts with `confidence`,
+            `accuracy`, `low`, `high`, `n`, and `curve` of pairs (share answered, share of these that is wrong).
+        abstain: what `abstain.json` of an evaluation holds, or None.
         curves: stage -> list of dicts with `step` and any numbers logged at it.
         gallery: cases.
         stages: provenance, dicts with `stage`, `name`, `content`, `seconds`, `parents`, `machine`,
@@ -105,6 +122,8 @@ class Page:
     parts: Mapping[tuple[str, str, str], Mapping[str, float]] = field(default_factory=dict)
     paired: Sequence[Mapping[str, Any]] = ()
     curves: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    calibration: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    abstain: Mapping[str, Any] | None = None
     gallery: Sequence[Card] = ()
     stages: Sequence[Mapping[str, Any]] = ()
     notes: Sequence[str] = ()

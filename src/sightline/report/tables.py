@@ -255,6 +255,7 @@ def _forest_row(page: Page, entry: Mapping[str, Any], axis: Scale) -> Html:
     difference = [
         el("span", digits(entry["difference"], signed=True), class_="value"),
         el("span", bounds(low, high, signed=True), class_="ci"),
+        _size(entry),
     ]
     return el(
         "tr",
@@ -268,8 +269,23 @@ def _forest_row(page: Page, entry: Mapping[str, Any], axis: Scale) -> Html:
         el("td", difference, class_="number"),
         el("td", chance(entry.get("p")), class_="number p", data_label="p "),
         el("td", count(entry.get("n")), class_="number extra"),
-        el("td", count(entry.get("patients")), class_="number extra"),
+        el("td", count(entry.get("patients")), _needed(entry), class_="number extra"),
     )
+
+
+def _size(entry: Mapping[str, Any]) -> Html | None:
+    """The size of a difference: an odds ratio for yes and no, else in standard deviations of one patient's."""
+    odds, effect = number(entry.get("odds_ratio")), number(entry.get("effect"))
+    if odds is not None:
+        ends = bounds(entry.get("odds_low"), entry.get("odds_high"))
+        return el("div", f"odds ratio {digits(odds)} {ends}".rstrip(), class_="means")
+    return None if effect is None else el("div", f"d {digits(effect, signed=True)}", class_="means")
+
+
+def _needed(entry: Mapping[str, Any]) -> Html | None:
+    """How many patients would show this difference, where that is known."""
+    needed = number(entry.get("patients_needed"))
+    return None if needed is None else el("div", f"{count(needed)} needed", class_="means")
 
 
 def _dot(row: Mapping[str, Any], series: int, hollow: bool = False, y: float = 14.0) -> Dot:

@@ -40,7 +40,7 @@ def pictures(encoder: DualEncoder, root: Path, folder: Path) -> Pictures:
         folder: where features of the tower are kept.
     """
     look = Features(encoder, root, folder)
-    known: dict[tuple[str, str, str], np.ndarray] = {}
+    known: dict[tuple[str, ...], np.ndarray] = {}
 
     def embed(studies: Sequence[Sequence[ImageRef]]) -> np.ndarray:
         shown = [_shown(study) for study in studies]

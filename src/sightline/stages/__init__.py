@@ -10,11 +10,19 @@ from typing import Any
 from .. import runs
 from ..errors import RecipeError, RunError
 from ..recipe import Recipe
+from . import launch
 
 Say = Callable[[str], None]
 
 
-def execute(recipe: Recipe, root: Path, *, only: Sequence[str] = (), say: Say = print) -> dict[str, Path]:
+def execute(
+    recipe: Recipe,
+    root: Path,
+    *,
+    only: Sequence[str] = (),
+    say: Say = print,
+    spread: launch.Spread | None = None,
+) -> dict[str, Path]:
     """Run what is not up to date, in the recipe's order.
 
     Args:
@@ -22,10 +30,16 @@ def execute(recipe: Recipe, root: Path, *, only: Sequence[str] = (), say: Say = 
         root: the folder of all runs; results stand in `root/RECIPE/STAGE`.
         only: names of stages to run; the others must be up to date or are left as they are.
         say: where progress is told.
+        spread: several processes for the stages that train; None for one. It is no part of what a stage's key is
+            made of: the rows of a step are the same.
 
     Returns:
         Stage name -> its folder.
+
+    Raises:
+        RunError: another launcher made this process one of several.
     """
+    launch.refuse_foreign()
     unknown = [name for name in only if name not in recipe.stages]
     if unknown:
         raise RecipeError(f"--only names no stage: {', '.join(unknown)}", expected=", ".join(recipe.stages))
@@ -52,7 +66,7 @@ def execute(recipe: Recipe, root: Path, *, only: Sequence[str] = (), say: Say = 
         ) as run:
             if run.resumed:
                 say(f"{name}: resuming an interrupted run")
-            module.run(run, section, recipe.seed)
+            launch.run_stage(module, run, section, recipe.seed, spread)
     return folders
 
 

@@ -21,6 +21,7 @@ from ..recipe import Align
 from ..runs import Run, write_json
 from ..settings import Model
 from ..train.fit import Job, fit
+from ..train.processes import turns
 from ..train.reference import reference
 from ..train.trainers import Answers, PairTrainer
 from ..types import Degrade, Preference
@@ -44,12 +45,13 @@ def run(run: Run, section: Align, seed: int) -> None:
     pairs, aside = encode_pairs(asked, chat, section.max_tokens, third, gridder(bundle, data.root))
     run.set_aside(aside, len(pairs), "pairs")
     views = [v for p in pairs for v in p.views]
-    frozen = {part: trainable.is_frozen(section.trainable, part) for part in ("vision", "connector")}
-    look = looker(bundle, data.root, run.folder.parent / ".features", views, frozen, section.speed)
-    look.prepare(views, what="images of pairs")
-
+    frozen = trainable.frozen(bundle, section.trainable)
     apart = plugin.third == "imagined"
-    known = reference(run, section, bundle, pairs, look, apart=apart) if plugin.needs_reference else {}
+    with turns():
+        look = looker(bundle, data.root, run.folder.parent / ".features", views, frozen, section.speed)
+        look.prepare(views, what="images of pairs")
+        known = reference(run, section, bundle, pairs, look, apart=apart) if plugin.needs_reference else {}
+
     trained = trainable.apply(bundle, section.trainable, seed)
     trainable.silence(bundle.model)
     print(trainable.text(trainable.table(bundle, section.trainable)))

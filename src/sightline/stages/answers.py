@@ -20,7 +20,7 @@ from ..inference import PLAIN, Ledger, Manner, ask, in_precision, items, predict
 from ..models.family import Bundle
 from ..models.features import Features, gridder
 from ..settings import Generate, Template
-from ..types import Sample, View
+from ..types import ImageRef, Sample, View
 
 VERSION = 1  # raised whenever the same question would be answered otherwise
 See = Callable[[Sample, int], View]
@@ -130,10 +130,15 @@ def key_of(
         seed: what chance depends on.
     """
     asked = [
-        runs.canonical([s.id, s.patient, [r.sha256 for r in s.images], _texts(read(s))]) for s in samples
+        runs.canonical([s.id, s.patient, [_seen(r) for r in s.images], _texts(read(s))]) for s in samples
     ]
     settings = runs.canonical(desk.generate.model_dump(mode="json"))
     return runs.digest(runs.canonical(model), shown, str(seed), settings, str(VERSION), *asked)
+
+
+def _seen(ref: ImageRef) -> str | list[str]:
+    """What decides how an image is seen; that of current ones is as it was before there were prior ones."""
+    return ref.sha256 if ref.when == "current" else [ref.sha256, ref.when]
 
 
 def _texts(sample: Sample) -> list[list[Any]]:

@@ -23,6 +23,7 @@ from ..train.captions import CaptionCollator, Captioned, captioned, check, keep
 from ..train.contrast import ContrastTrainer, Formula, Towers, begin
 from ..train.examination import Examination, order
 from ..train.fit import Job, fit
+from ..train.processes import turns
 from ..types import Sample
 
 VERSION = 1
@@ -43,8 +44,9 @@ def run(run: Run, section: Contrast, seed: int) -> None:
 
     views = [row.view for each in rows.values() for row in each]
     frozen = trainable.is_frozen(section.trainable, "vision")
-    look = keep(encoder, data.root, run.folder.parent / ".features", views, frozen=frozen)
-    look.prepare(views, what="images with reports")
+    with turns():
+        look = keep(encoder, data.root, run.folder.parent / ".features", views, frozen=frozen)
+        look.prepare(views, what="images with reports")
     texts = [row.text for each in rows.values() for row in each]
     kept = read(encoder, texts) if trainable.is_frozen(section.trainable, "text") else None
     towers = Towers(encoder, trained, given=look.given, chunk=section.chunk)

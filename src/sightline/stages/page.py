@@ -40,6 +40,8 @@ def write_page(
         rows=scores["rows"],
         parts=parts,
         paired=scores["paired"],
+        calibration=scores.get("calibration", {}),
+        abstain=scores.get("abstain"),
         curves={n: runs.read_json(p / "curve.json") for n, p in line.items() if (p / "curve.json").is_file()},
         gallery=gallery(samples, root, made),
         stages=[_provenance(name, place) for name, place in line.items()],
@@ -109,7 +111,7 @@ def _card(
     return Card(
         sample=first.id if len(case) == 1 else f"{first.patient} {first.study}".strip()[:40],
         patient=first.patient[:24],
-        image_png=thumbnail(images.read(root, first.images[0], record=first.id)),
+        image_png=thumbnail(images.picture(root, first.images[0], record=first.id)),
         turns=[_turn(turn, each) for turn, each in enumerate(sides)],
         errors=wrong,
     )

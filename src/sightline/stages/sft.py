@@ -15,6 +15,7 @@ from ..recipe import Sft
 from ..runs import Run, digest, write_json
 from ..settings import Model
 from ..train.fit import Job, fit
+from ..train.processes import turns
 from ..train.trainers import Answers, SupervisedTrainer
 from ..types import Sample
 from .answers import aided, unaided
@@ -41,9 +42,10 @@ def run(run: Run, section: Sft, seed: int) -> None:
     rows, aside = encode_samples(samples, chat, section.max_tokens, grid)
     run.set_aside(aside, len(rows), "samples")
     views = [v for r in rows for v in r.views]
-    frozen = {part: trainable.is_frozen(section.trainable, part) for part in ("vision", "connector")}
-    look = looker(bundle, data.root, run.folder.parent / ".features", views, frozen, section.speed)
-    look.prepare(views, what="training images")
+    frozen = trainable.frozen(bundle, section.trainable)
+    with turns():
+        look = looker(bundle, data.root, run.folder.parent / ".features", views, frozen, section.speed)
+        look.prepare(views, what="training images")
 
     groups = together(rows, section.together, seed)
     job = Job(

@@ -14,6 +14,8 @@ from transformers import TrainingArguments
 from .. import runs
 from ..errors import RecipeError
 from ..settings import Train
+from .processes import here
+from .sharding import configure_deepspeed, deepspeed_config
 
 T = TypeVar("T")
 
@@ -24,7 +26,7 @@ FIXED = (
     "warmup_steps", "lr_scheduler_type", "bf16", "fp16", "num_train_epochs", "ignore_data_skip",
     "save_only_model", "auto_find_batch_size", "load_best_model_at_end", "enable_jit_checkpoint",
     "logging_nan_inf_filter",
-    "dataloader_drop_last", "resume_from_checkpoint", "push_to_hub",
+    "dataloader_drop_last", "resume_from_checkpoint", "push_to_hub", "deepspeed", "fsdp", "fsdp_config",
 )  # fmt: skip
 
 
@@ -100,6 +102,10 @@ def arguments(train: Train, folder: Path, total: int, seed: int, events: Path) -
     }  # fmt: skip
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(events)
     settings["use_cpu"] = not torch.cuda.is_available()
+    place = here()
+    if place.kind == "deepspeed":
+        settings |= {"deepspeed": deepspeed_config(place, train), "bf16": False, "use_cpu": False}
+        settings["accelerator_config"] = {"use_configured_state": configure_deepspeed()}
     try:
         return TrainingArguments(**{**settings, **train.extra})
     except TypeError as error:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback
 
 from ..runs import Run, read_json, write_json
+from .processes import agreed
 
 Figures = dict[str, float]
 
@@ -74,7 +75,8 @@ class StopAtStep(TrainerCallback):
             signal.signal(each, handler)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Between two steps, and only there, a checkpoint is exact."""
+        """Between two steps, and only there, a checkpoint is exact; several processes stop after the same one."""
+        self.asked = agreed(self.asked)
         if self.asked and state.global_step < state.max_steps:
             control.should_save = True
             control.should_training_stop = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,8 @@ class Towers(nn.Module):
         given: what a batch's `images` hold: pixels, or features of the tower.
         chunk: pairs that pass at a time; 0 for all.
     """
+
+    complete: ClassVar[bool] = True  # whether every weight that trains has its part in every batch
 
     def __init__(self, encoder: DualEncoder, trained: nn.Module, *, given: Given, chunk: int = 0) -> None:
         super().__init__()
@@ -111,6 +113,8 @@ class ContrastTrainer(AtomicTrainer):
         plugin: the loss; its limit on the factor is kept after every step.
         loss: its formula, options bound.
     """
+
+    apart: ClassVar[bool] = False  # every pair of a batch is a negative of the others
 
     def __init__(self, *args: Any, plugin: Contrastive, loss: Formula, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

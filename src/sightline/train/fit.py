@@ -11,8 +11,9 @@ import torch
 
 from .. import runs
 from ..errors import Interrupted, RunError
-from ..models import trainable
+from ..models import checkpoint, trainable
 from ..settings import Train
+from . import processes, sharding
 from .arguments import Ordered, arguments, steps
 from .callbacks import Events, Progress, StopAtStep
 from .trainers import AtomicTrainer, Taught
@@ -47,7 +48,8 @@ def fit(run: runs.Run, job: Job, trainer_class: type[AtomicTrainer], **extra: An
     """Train, resuming from the newest checkpoint that verifies.
 
     Checkpoints stay in the work folder until the stage's result stands (`runs.SCRATCH`): a run that is killed
-    while its model is written does not train again.
+    while its model is written does not train again. Several processes take the rows of each step together; only the
+    first one returns.
 
     Args:
         run: the stage at work.
@@ -61,18 +63,19 @@ def fit(run: runs.Run, job: Job, trainer_class: type[AtomicTrainer], **extra: An
     Raises:
         Interrupted: a signal asked to stop; the checkpoint stands.
         NonFinite: a loss or gradient is not a number.
+        Helped: this process is not the first one.
     """
-    if not job.rows:
-        raise RunError(
-            "there is nothing to train on", where=f"stage {run.name}", expected="at least one row",
-            remedy="look at set_aside.json beside it and at rejected.jsonl of the data set",
-        )  # fmt: skip
+    refuse_empty(run, job)
     total = steps(job.train, len(job.rows))
-    checkpoints = run.work / runs.SCRATCH
+    checkpoints = run.scratch
     checkpoints.mkdir(exist_ok=True)
-    newest = find(run, checkpoints)
-    args = arguments(job.train, checkpoints, total, job.seed, run.work / "tensorboard")
-    batch = job.train.batch * job.train.accumulate * args.world_size
+    place = processes.here()
+    with processes.turns():  # the first one puts damaged checkpoints aside
+        newest = find(run, checkpoints)
+    own = processes.share(job.train, place.count, apart=trainer_class.apart)
+    args = arguments(own, checkpoints, total, job.seed, run.work / "tensorboard")
+    batch = job.train.batch * job.train.accumulate
+    divide(job, place, newest)
     data = Ordered(job.rows, job.ids, job.seed, total * batch)
     stop, bar = StopAtStep(), Progress(run.name)
     trainer = trainer_class(
@@ -95,13 +98,64 @@ def fit(run: runs.Run, job: Job, trainer_class: type[AtomicTrainer], **extra: An
         stop.release()
         bar.close()
     if stop.asked and trainer.state.global_step < total:
-        raise Interrupted(
-            f"stopped after step {trainer.state.global_step} of {total}; everything is saved",
-            where=str(run.folder),
-            remedy="give the same command again to go on",
-        )
+        raise interrupted(run, trainer.state.global_step, total)
+    if place.kind:
+        run.event("divided", model=type(trainer.model_wrapped).__name__)
+    finish(job, place)
     # A resumed Trainer reads its history back with sorted keys; the curve must not tell the difference.
     return [dict(sorted(entry.items())) for entry in trainer.state.log_history if "loss" in entry]
+
+
+def refuse_empty(run: runs.Run, job: Job) -> None:
+    """Refuse to train on nothing.
+
+    Raises:
+        RunError: there is no row.
+    """
+    if not job.rows:
+        raise RunError(
+            "there is nothing to train on", where=f"stage {run.name}", expected="at least one row",
+            remedy="look at set_aside.json beside it and at rejected.jsonl of the data set",
+        )  # fmt: skip
+
+
+def interrupted(run: runs.Run, step: int, total: int) -> Interrupted:
+    """What ends a run that a signal asked to stop."""
+    return Interrupted(
+        f"stopped after step {step} of {total}; everything is saved",
+        where=str(run.folder),
+        remedy="give the same command again to go on",
+    )
+
+
+def divide(job: Job, place: processes.Place, newest: Path | None) -> None:
+    """Divide the model among the processes where a preset says so, with the checkpoint's weights in it.
+
+    Raises:
+        ModelError: its weights cannot be divided.
+        RunError: these processes cannot go on from the checkpoint.
+    """
+    answers: Any = job.answers
+    sharding.refuse_rounded(answers, place)
+    if newest is not None:
+        sharding.fits(newest, place)
+    if place.kind != "fsdp2":
+        return
+    if newest is not None:
+        checkpoint.read_weights(newest, job.answers.bundle, job.answers.trained)
+    sharding.divide(answers, place)
+
+
+def finish(job: Job, place: processes.Place) -> None:
+    """Put what was trained together again.
+
+    Raises:
+        Helped: in all processes but the first.
+    """
+    if place.count > 1:
+        sharding.gather(job.answers.trained)
+    if place.rank:
+        raise processes.Helped
 
 
 def optimizer(job: Job) -> torch.optim.Optimizer:

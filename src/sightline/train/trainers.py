@@ -11,20 +11,23 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer
+from transformers import PreTrainedModel
 
 from .. import runs
 from ..errors import NonFinite
-from ..losses.logps import IGNORE, POSITIONS, token_logps
+from ..losses.logps import IGNORE, POSITIONS, Head, token_logps
 from ..losses.pairs import PairLogps
 from ..models import checkpoint
 from ..models.family import Bundle, Given
 from .callbacks import Best
+from .divided import DividedTrainer
+from .processes import averaged
 
 SHOWN = 8
 
@@ -50,16 +53,27 @@ class Answers(nn.Module):
         given: what a batch's `images` hold: pixels, features of the tower, or connected tokens.
     """
 
+    complete: ClassVar[bool] = False  # a batch without images passes the connector by
+
     def __init__(self, bundle: Bundle, trained: nn.Module, *, given: Given) -> None:
         super().__init__()
         self.trained = trained
         self.bundle = bundle
         self.given: Given = given
+        self.whole_head = (
+            True  # False where a process holds a part of the head's weights outside its forward pass
+        )
+
+    @property
+    def head(self) -> Head:
+        """The head, read as a matrix where that can be done, else called."""
+        head = self.bundle.head
+        return head if self.whole_head else partial(_call, head)
 
     def forward(self, batch: dict[str, Any]) -> Tensor:
         """Summed log-probability of each answer. [answers] float32."""
         states = self.bundle.forward(batch, given=self.given)
-        logps = token_logps(states, batch["labels"], self.bundle.head, batch["source"])
+        logps = token_logps(states, batch["labels"], self.head, batch["source"])
         return per_answer(logps, batch)
 
     @torch.no_grad()
@@ -73,13 +87,17 @@ class Answers(nn.Module):
         return {**batch, "labels": batch["labels"].masked_scatter(learned, likeliest)}
 
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Any = None, **asked: Any) -> None:
-        """Compute the language model's layers again in the backward pass; the tower is left alone.
+        """Compute the language model's layers again in the backward pass, and the tower's where it trains.
 
         Called by the Trainer under `train.extra: {gradient_checkpointing: true}`.
         """
-        language: Any = self.bundle.family.language(self.bundle.model)
         how = {"use_reentrant": False} | (gradient_checkpointing_kwargs or {})
-        language.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how, **asked)
+        family, model = self.bundle.family, self.bundle.model
+        towers = [n for part in family.tower for n in family.parts[part]] if self.bundle.tower_trains else []
+        modules: list[Any] = [family.language(model), *(family.module(model, name) for name in towers)]
+        for module in modules:
+            if isinstance(module, PreTrainedModel) and module.supports_gradient_checkpointing:
+                module.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how, **asked)
 
     @contextmanager
     def adapters_off(self) -> Iterator[None]:
@@ -89,7 +107,12 @@ class Answers(nn.Module):
             yield
 
 
-class AtomicTrainer(Trainer):
+def _call(head: Head, states: Tensor) -> Tensor:
+    """The head's forward pass, around which its weights are put together."""
+    return head(states)
+
+
+class AtomicTrainer(DividedTrainer):
     """A Trainer whose checkpoints are complete or absent, and verify before they are used.
 
     A checkpoint is written to `staging`, sealed with SHA-256 sums and renamed; stock saving leaves
@@ -102,6 +125,8 @@ class AtomicTrainer(Trainer):
         records: record ids of one optimizer step, counted from 0, for messages.
         best: validates, and keeps the best weights; what it knows is part of every checkpoint.
     """
+
+    apart: ClassVar[bool] = True  # no row's loss depends on the others of its batch
 
     def __init__(
         self,
@@ -157,7 +182,8 @@ class AtomicTrainer(Trainer):
             self.best.save(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        checkpoint.read_weights(Path(resume_from_checkpoint), self.answers.bundle, self.answers.trained)
+        if self.place.kind != "fsdp2":  # that one was read before it was divided
+            checkpoint.read_weights(Path(resume_from_checkpoint), self.answers.bundle, self.answers.trained)
         if self.best is not None:
             self.best.load(Path(resume_from_checkpoint))
 
@@ -216,6 +242,8 @@ class SupervisedTrainer(AtomicTrainer):
         count = num_items_in_batch
         if count is None:
             count = (inputs["labels"] != IGNORE).sum()
+        elif self.place.count > 1:
+            total = total * self.place.count  # `count` is of all processes, and their gradients are averaged
         loss = self._finite(total / count, inputs)
         return (loss, {}) if return_outputs else loss
 
@@ -279,8 +307,7 @@ class PairTrainer(AtomicTrainer):
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the pair figures to the Trainer's own."""
-        for name, values in self.rewards.items():
-            logs[name] = sum(values) / len(values)
+        logs.update(averaged({name: sum(values) / len(values) for name, values in self.rewards.items()}))
         self.rewards = {}
         super().log(logs, *args, **kwargs)
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any
 
@@ -164,19 +164,19 @@ def _study(
         "date": day,
         "images": (ref,),
         "labels": {k: int(v > 0) for k, v in findings.items()},
-        "attributes": {**told, **attributes, "exposure": _exposure(pixels)},
+        "attributes": {**told, **attributes, "exposure": exposure(pixels)},
     }
     return [
-        Sample(id=f"{name}-questions", messages=_asked(findings), **common),
+        Sample(id=f"{name}-questions", messages=asked(questions(findings)), **common),
         Sample(id=f"{name}-report", messages=_reported(findings, sides), **common),
     ]
 
 
-def _asked(findings: Mapping[str, int]) -> tuple[Message, ...]:
-    """All questions over one picture."""
+def asked(turned: Sequence[tuple[str, str, str]], images: int = 1) -> tuple[Message, ...]:
+    """Questions as (topic, question, answer), in one conversation that begins with the images."""
     turns: list[Message] = []
-    for topic, question, answer in questions(findings):
-        shown: tuple[str | int, ...] = (question,) if turns else (0, question)
+    for topic, question, answer in turned:
+        shown: tuple[str | int, ...] = (question,) if turns else (*range(images), question)
         turns.append(Message(role="user", parts=shown))
         turns.append(Message(role="assistant", parts=(answer,), topic=topic))
     return tuple(turns)
@@ -188,7 +188,7 @@ def _reported(findings: Mapping[str, int], sides: Mapping[str, str]) -> tuple[Me
     return Message(role="user", parts=(0, REPORT_PROMPT)), answer
 
 
-def _exposure(pixels: np.ndarray) -> str:
+def exposure(pixels: np.ndarray) -> str:
     """How bright a picture came out, for subgroup analysis."""
     mean = float(pixels.mean())
     return "dark" if mean < 110 else "bright" if mean > 145 else "middle"

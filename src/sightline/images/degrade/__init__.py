@@ -7,6 +7,7 @@ so a degraded image can be cached like any other; only `fresh` lets the epoch in
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -19,6 +20,7 @@ from ... import plugins
 from ...errors import ImageError
 from ...types import Degrade
 from ..formats import check_pixels
+from ..volume import Volume
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +30,7 @@ class Degradation:
     Args:
         apply: (pixels [H, W, 3], rng, *, strength) -> float32 pixels of the same shape in [0, 1].
         same_patient: the result stands for the same patient as the input.
+        volumes: it also makes sense voxel by voxel, on [D, H, W] or [D, H, W, T].
         swaps: not an operation on pixels: the caller shows another patient's image (`swapped.partners`).
         paper: where the kind comes from.
     """
@@ -35,6 +38,7 @@ class Degradation:
     apply: Callable[..., np.ndarray]
     same_patient: bool = True
     swaps: bool = False
+    volumes: bool = False
     paper: str = ""
 
 
@@ -70,6 +74,33 @@ def apply(
     check_pixels(result, where=f"{where}, result of degradation '{spec.kind}'")
     assert result.shape == pixels.shape, "a degradation keeps the shape"
     return np.ascontiguousarray(result, dtype=np.float32)
+
+
+def apply_volume(volume: Volume, spec: Degrade, record: str) -> Volume:
+    """Degrade one volume: its values are brought to [0, 1], degraded like those of a picture, and brought back.
+
+    Args:
+        volume: left unchanged.
+        spec: as for `apply`.
+        record: as for `apply`.
+
+    Raises:
+        ImageError: the kind works on pictures only, or the strength does not fit.
+        RecipeError: no such kind.
+    """
+    where = f"record {record}, field image"
+    kind = find(spec.kind)
+    if not kind.volumes or not math.isfinite(spec.strength) or spec.strength < 0:
+        known = [name for name in plugins.names("degrade") if find(name).volumes]
+        raise ImageError(
+            "a volume cannot be degraded like this", where=where, found=f"{spec.kind}, strength {spec.strength}",
+            expected=f"one of {', '.join(known)} (or swapped), strength 0 or more",
+        )  # fmt: skip
+    low, high = float(volume.values.min()), float(volume.values.max())
+    spread = high - low if high > low else 1.0
+    pixels = np.clip((volume.values - low) / spread, 0.0, 1.0).astype(np.float32)
+    made = kind.apply(pixels, generator(spec, record), strength=spec.strength)
+    return dataclasses.replace(volume, values=np.ascontiguousarray(made * spread + low, dtype=np.float32))
 
 
 def find(kind: str) -> Degradation:

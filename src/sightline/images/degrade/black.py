@@ -29,4 +29,6 @@ def black(pixels: np.ndarray, rng: np.random.Generator, *, strength: float = 1.0
     return pixels.astype(np.float32) * np.float32(1.0 - strength)
 
 
-DEGRADE = Degradation(apply=black, same_patient=True, paper="the blank-image control of blind baselines")
+DEGRADE = Degradation(
+    apply=black, same_patient=True, volumes=True, paper="the blank-image control of blind baselines"
+)

@@ -25,4 +25,4 @@ def gaussian(pixels: np.ndarray, rng: np.random.Generator, *, strength: float = 
     return np.clip(pixels.astype(np.float32) + noise * np.float32(strength), 0.0, 1.0)
 
 
-DEGRADE = Degradation(apply=gaussian, same_patient=True, paper="MMed-RAG, arXiv:2410.13085")
+DEGRADE = Degradation(apply=gaussian, same_patient=True, volumes=True, paper="MMed-RAG, arXiv:2410.13085")

@@ -26,4 +26,4 @@ def replace(pixels: np.ndarray, rng: np.random.Generator, *, strength: float = 1
     return np.clip(noise * np.float32(strength), 0.0, 1.0)
 
 
-DEGRADE = Degradation(apply=replace, same_patient=True, paper="MMed-RAG, arXiv:2410.13085")
+DEGRADE = Degradation(apply=replace, same_patient=True, volumes=True, paper="MMed-RAG, arXiv:2410.13085")

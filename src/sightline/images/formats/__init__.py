@@ -1,12 +1,14 @@
 """What an image format is, and what pixels are: the contract between files, transforms and degradations.
 
-Pixels are a float32 array [H, W, 3] with values in [0, 1]; grey is repeated three times.
+Pixels are a float32 array [H, W, 3] with values in [0, 1]; grey is repeated three times. A format of volumes gives a
+`volume.Volume` instead: float32 [D, H, W] or [D, H, W, T] in the scanner's own unit, with spacing and orientation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,17 +22,20 @@ class Format:
     """One kind of image file.
 
     Args:
-        read: (path, *, max_pixels) -> pixels [H, W, 3].
+        read: (path, *, max_pixels) -> pixels [H, W, 3]; of a volume (path, *, max_pixels, times) -> Volume, where
+            `max_pixels` counts the voxels of one point of time and `times` chooses among these.
         header: (path) -> (width, height, channels, bits) without decoding; the size is as shown, channels and
-            bits are as stored.
+            bits are as stored. Of a volume (path) -> its shape as stored, three edges and perhaps the number of times.
         check: (path, *, max_pixels) raises where `read` would, without making the float array.
         suffixes: lower-case endings of file names, with the dot.
+        form: what it holds, `raster` or `volume`: the `form` of a reference to such a file.
     """
 
-    read: Callable[..., np.ndarray]
-    header: Callable[..., tuple[int, int, int, int]]
+    read: Callable[..., Any]
+    header: Callable[..., tuple[int, ...]]
     check: Callable[..., None]
     suffixes: tuple[str, ...]
+    form: str = "raster"
 
 
 def check_pixels(pixels: np.ndarray, *, where: str = "") -> None:

@@ -188,33 +188,19 @@ def tell(
     Rows without images that causal attention alone is right for are left to the model itself.
     """
     language = bundle.family.language(bundle.model)
-    if not tokens and batch.get("plain", "document" not in batch):
+    read = batch.get("read", 0)
+    if not tokens and batch.get("plain", "document" not in batch and "read" not in batch):
         return pairpass.arrange(language, batch, dtype)
     config: Any = language.config
-    document, segment, position = _layout(batch)
+    document, segment, position = pairpass.layout(batch)
     image = blocks_of_images(batch["input_ids"] == bundle.image_token, document)
-    attention, window = str(config._attn_implementation), config.sliding_window
-    if attention == "flex_attention":
-        seen: dict[str, Any] = _flex(document, segment, position, image, window)
+    if str(config._attn_implementation) == "flex_attention" and "read" not in batch:
+        seen: Any = _flex(document, segment, position, image, config.sliding_window)
     else:
-        whole = pairpass.visible(document, segment) | (
-            (image[:, :, None] == image[:, None, :]) & (image >= 0)[:, None, :]
-        )
-        near = position[:, None, :] > position[:, :, None] - window
-        seen = {
-            "full_attention": pairpass.mask(whole, attention, dtype),
-            "sliding_attention": pairpass.mask(whole & near, attention, dtype),
-        }
-    return {"attention_mask": seen, "position_ids": position}
-
-
-def _layout(batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-    """Document, segment and position [B, T] of a batch of `collate`, or of a plain one with or without a mask."""
-    if "document" in batch:
-        return batch["document"], batch["segment"], batch["position"]
-    real = batch.get("attention_mask")
-    real = torch.ones_like(batch["input_ids"]) if real is None else real.long()
-    return real - 1, torch.zeros_like(real), (real.cumsum(1) - 1).clamp_min(0)
+        together = (image[:, read:, None] == image[:, None, :]) & (image >= 0)[:, None, :]
+        whole = pairpass.visible(document, segment, read) | together
+        seen = pairpass.masks(config, whole, position, dtype)
+    return {"attention_mask": seen, "position_ids": position[:, read:]}
 
 
 def blocks_of_images(places: Tensor, document: Tensor) -> Tensor:
@@ -267,5 +253,5 @@ FAMILY = Family(
     around=("\n\n", "\n\n"),
     tell=tell,
     layer=layer,
-    cannot=("generation", "volumes", "composition from parts", "pan and scan", "LoRA of the connector"),
+    cannot=("volumes", "composition from parts", "pan and scan", "LoRA of the connector"),
 )

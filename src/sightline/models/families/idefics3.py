@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,17 +26,10 @@ from ... import runs
 from ...errors import ModelError
 from ...images.transforms import eight_bits
 from ..family import Bundle, Family, Grid
-from ..stock import StockProcessor, folder, weights
+from ..stock import StockProcessor, folder, template, weights
 from .llava import head
 
 AROUND, WHOLE = "<fake_token_around_image>", "<global-img>"
-# Stock templates take messages as lists of parts only, ours come as one text each.
-LISTS = (
-    "{%- set told = namespace(messages=[]) -%}{%- for m in messages -%}"
-    "{%- set parts = [{'type': 'text', 'text': m['content']}] if m['content'] is string else m['content'] -%}"
-    "{%- set told.messages = told.messages + [{'role': m['role'], 'content': parts}] -%}{%- endfor -%}"
-    "{%- set messages = told.messages -%}"
-)
 
 
 @dataclass(frozen=True)
@@ -112,7 +104,7 @@ def opened(family: Family, title: str, kind: Any, section: Mapping[str, Any], se
         )
     model = weights(kind, place, title)
     tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
-    tokenizer.chat_template = LISTS + _template(place, tokenizer)
+    tokenizer.chat_template = template(place, tokenizer)
     processor = AutoImageProcessor.from_pretrained(place, local_files_only=True)
     _check(model.config, processor, tokenizer)
     model.eval()
@@ -132,20 +124,6 @@ def opened(family: Family, title: str, kind: Any, section: Mapping[str, Any], se
     )
     made.tokens_per_image = words(made, largest).count(made.image_token)
     return made
-
-
-def _template(place: Path, tokenizer: Any) -> str:
-    """The stock chat template: the tokenizer's, or the processor's in the file of older checkpoints."""
-    older = place / "chat_template.json"
-    text = tokenizer.chat_template
-    if not text and older.is_file():
-        text = runs.read_json(older).get("chat_template")
-    if not text or not isinstance(text, str):
-        raise ModelError(
-            "the checkpoint has no chat template", where=str(place),
-            remedy="use an instruction-tuned one, or add its chat_template.jinja",
-        )  # fmt: skip
-    return text
 
 
 def _check(config: Any, processor: Any, tokenizer: Any) -> None:
@@ -244,5 +222,5 @@ FAMILY = Family(
     words=words,
     opening=" ",
     layer=layer,
-    cannot=("generation", "volumes", "composition from parts"),
+    cannot=("volumes", "composition from parts"),
 )

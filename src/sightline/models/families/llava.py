@@ -1,77 +1,85 @@
-"""LLaVA: any vision encoder, a two-layer connector, any causal language model.
+"""LLaVA: any vision encoder, a connector, any causal language model.
 
 Liu et al. 2023 (arXiv 2304.08485, 2310.03744); code: `LlavaForConditionalGeneration` of transformers, which takes
 any vision config and any text config. Image tokens stand in front of the first user turn. The image token is a
-token that the vocabulary already holds and that no text uses: the vocabulary never grows.
+token that the vocabulary already holds and that no text uses: the vocabulary never grows. A connector that fuses
+(`connectors/temporal.py`) is given all layers of the tower, of the current image and of the prior one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from transformers import (
-    AutoConfig,
     AutoImageProcessor,
-    AutoModel,
-    AutoModelForCausalLM,
     AutoTokenizer,
+    CLIPVisionConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
 )
 
 from ...errors import ModelError
 from ...images.transforms import Preprocess
+from .. import conversations, languages, towers
+from ..connector import Joint, make
 from ..family import Bundle, Family, Grid
-from ..parts import efficientnet_lite
 from ..stock import part_folder, weights
 
-assert efficientnet_lite.PART.slot == "vision"  # importing it registers the kit's tower with AutoModel
-
-CONNECTORS = {"mlp2x_gelu": "gelu"}
-# Tokens that vocabularies reserve and no text uses, best first.
-RESERVED = (
-    "<image>",
-    "<|image_pad|>",
-    "<empty_output>",
-    "<|reserved_special_token_0|>",
-    "<unused0>",
-    "<pad>",
-)
+Prior = Literal["stand", "fuse", "leave"]
+_image_token = languages.image_token
 
 
 def compose(section: Mapping[str, Any], seed: int) -> Bundle:
     """Put a LLaVA together from a recipe's `model` section, or open a stock LLaVA folder (`path`).
 
-    The connector of a composed model is random: a function of the seed alone.
+    The connector of a composed model is random, a function of the seed alone, unless the section names its weights.
+    Under `torch.device("meta")` parts given as configs are put together without values.
 
     Raises:
-        ModelError: a part cannot be opened, or the vocabulary has no unused token.
+        ModelError: a part cannot be opened, the connector cannot join them, or the vocabulary has no unused token.
     """
     if section.get("path"):
         return _open(Path(section["path"]), section)
-    if section["connector"] not in CONNECTORS:
-        raise ModelError(f"unknown connector '{section['connector']}'", expected=", ".join(CONNECTORS))
-    tower, preprocess = _vision(section["vision"], seed)
-    language, tokenizer = _language(section["language"])
+    tower, preprocess = towers.open_tower(section["vision"], seed)
+    language, tokenizer = languages.open_language(section["language"], seed, section.get("template"))
+    return assemble(tower, preprocess, language, tokenizer, section, seed)
+
+
+def assemble(
+    tower: Any, preprocess: Preprocess, language: Any, tokenizer: Any, section: Mapping[str, Any], seed: int
+) -> Bundle:
+    """A LLaVA of parts that are open already; the rest as in `compose`."""
+    table = language.get_input_embeddings().weight
+    shape = towers.measure(tower, preprocess)
+    drops = section["select"] == "default" and shape.leading > 0
     config = LlavaConfig(
-        vision_config=tower.config,
+        vision_config=CLIPVisionConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1),
         text_config=language.config,
-        image_token_index=_image_token(tokenizer),
-        projector_hidden_act=CONNECTORS[section["connector"]],
+        image_token_index=languages.image_token(tokenizer, len(table), section.get("image_token")),
         vision_feature_layer=section["select_layer"],
-        vision_feature_select_strategy=section["select"],
+        vision_feature_select_strategy="default" if drops else "full",
         tie_word_embeddings=language.config.tie_word_embeddings,
     )
+    joint = Joint(
+        depth=shape.depth,
+        width=shape.width,
+        hidden=table.shape[1],
+        heads={"vision": shape.heads, "language": getattr(language.config, "num_attention_heads", 0)},
+    )
+    spread = 1.0 if table.is_meta else float(table.detach().float().std())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         with torch.device("meta"):
-            model = LlavaForConditionalGeneration(config)
-        connector = type(model.model.multi_modal_projector)(config)
-        _start(connector, language.get_input_embeddings().weight)
+            model: Any = LlavaForConditionalGeneration(config)
+        connector, kind = make(section["connector"], joint, spread)
+    config.vision_config = tower.config
+    config.leading = shape.leading
+    config.every_layer = kind.fuses
+    config.heads = getattr(connector, "heads", 0)
     model.model.vision_tower = tower
     model.model.multi_modal_projector = connector
     model.model.language_model = language.get_decoder()
@@ -80,68 +88,12 @@ def compose(section: Mapping[str, Any], seed: int) -> Bundle:
     return _bundle(model.float(), tokenizer, preprocess, section, seed)
 
 
-def _start(connector: nn.Module, embeddings: Tensor) -> None:
-    """Scale the connector's output to the spread of the embedding table, so that images start as 'words'.
-
-    For input of unit variance per channel; GELU of a unit normal has a second moment of 0.425.
-    """
-    first, second = connector.linear_1, connector.linear_2
-    spread = float(embeddings.detach().float().std())
-    nn.init.normal_(first.weight, std=first.in_features**-0.5)
-    nn.init.normal_(second.weight, std=spread * (0.425 * second.in_features) ** -0.5)
-    nn.init.zeros_(first.bias)
-    nn.init.zeros_(second.bias)
-
-
-def _vision(source: str | Mapping[str, Any], seed: int) -> tuple[nn.Module, Preprocess]:
-    """A vision tower and its preprocessing, from the kit, a folder, or a config (random weights)."""
-    if isinstance(source, Mapping):
-        config = AutoConfig.for_model(**source)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            tower = AutoModel.from_config(config)
-        half = (0.5, 0.5, 0.5)
-        return tower.eval(), Preprocess(size=config.image_size, mean=half, std=half)
-    place = part_folder(source)
-    tower = AutoModel.from_pretrained(place, dtype=torch.float32, local_files_only=True)
-    if hasattr(tower, "vision_model") and hasattr(tower, "text_model"):
-        tower = tower.vision_model
-    processor = AutoImageProcessor.from_pretrained(place, local_files_only=True)
-    return tower.eval(), Preprocess.from_processor(processor, pad=True)
-
-
-def _language(source: str | Mapping[str, Any]) -> tuple[Any, Any]:
-    """A causal language model and its tokenizer."""
-    if isinstance(source, Mapping):
-        raise ModelError(
-            "a language model needs a tokenizer", found="a config", expected="kit/NAME or a folder"
-        )
-    place = part_folder(source)
-    model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, local_files_only=True)
-    tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
-    if not tokenizer.chat_template:
-        raise ModelError(
-            "the language model has no chat template", where=str(source), remedy="add chat_template.jinja"
-        )
-    return model, tokenizer
-
-
-def _image_token(tokenizer: Any) -> int:
-    """The id of a token that the vocabulary holds and no text uses."""
-    known = tokenizer.get_vocab()
-    for word in RESERVED:
-        if word in known and known[word] in tokenizer.added_tokens_decoder:
-            return int(known[word])
-    raise ModelError(
-        "the vocabulary has no unused token for images", expected=f"one of {', '.join(RESERVED)}",
-        remedy="use another tokenizer: Sightline never grows a vocabulary",
-    )  # fmt: skip
-
-
 def _open(place: Path, section: Mapping[str, Any]) -> Bundle:
     """A stock LLaVA checkpoint folder, as it is."""
     model = weights(LlavaForConditionalGeneration, part_folder(str(place)), "LLaVA")
     tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
+    if section.get("template"):
+        tokenizer.chat_template = conversations.find(section["template"]).jinja
     processor = AutoImageProcessor.from_pretrained(place, local_files_only=True)
     return _bundle(model, tokenizer, Preprocess.from_processor(processor, pad=True), section, 0)
 
@@ -152,50 +104,94 @@ def _bundle(
     model.eval()
     with torch.no_grad():
         blank = torch.zeros(3, preprocess.size, preprocess.size)
-        tokens, width = encode_images(model, [blank], [()])[0].shape
-    return Bundle(
+        made = encode_images(model, [blank], [()])[0]  # [tokens, width], or [1, layers, tokens, width]
+    template = section.get("template")
+    bundle = Bundle(
         family=FAMILY,
         model=model,
         tokenizer=tokenizer,
         preprocess=preprocess,
         image_token=model.config.image_token_index,
-        tokens_per_image=tokens,
-        feature_width=width,
+        tokens_per_image=made.shape[-2],
+        feature_width=made.numel() // made.shape[-2],
         base={"model": dict(section), "seed": seed},
         system=section.get("system", ""),
+        prior=_prior(section.get("prior", "auto"), fuses(model)),
+        wording=conversations.find(template).wording if template else {},
     )
+    # The default would leave soft capping out.
+    bundle.attend(str(model.model.language_model.config._attn_implementation))
+    return bundle
+
+
+def _prior(asked: str, fusing: bool) -> Prior:
+    """What becomes of prior images.
+
+    Raises:
+        ModelError: the connector compares pairs, and prior images are to stand for themselves.
+    """
+    if asked == "auto":
+        return "fuse" if fusing else "stand"
+    if asked == "leave":
+        return "leave"
+    if fusing:
+        raise ModelError(
+            "a connector that compares an image with its prior leaves the prior no place of its own",
+            where="model.prior", found=asked, expected="auto or leave",
+        )  # fmt: skip
+    return "stand"
+
+
+def fuses(model: nn.Module) -> bool:
+    """Whether the connector takes all layers, of the current image and of the prior one."""
+    return bool(getattr(model.config, "every_layer", False))
 
 
 def encode_images(model: nn.Module, images: list[Tensor], grids: list[Grid]) -> list[Tensor]:
-    """Tokens of the tower's chosen layer, before the connector.
+    """Tokens of the tower's chosen layer, before the connector; of all its layers for a connector that fuses.
 
     Args:
         model: the LLaVA.
-        images: [3, S, S] each.
+        images: [3, S, S] each; for a connector that fuses also [2, 3, S, S], current and prior.
         grids: not needed: every image is one square.
 
     Returns:
-        [tokens, width] each.
+        [tokens, width] each; for a connector that fuses [1 or 2, layers, tokens, width].
     """
-    config = model.config
-    states = model.model.vision_tower(
-        torch.stack(images), output_hidden_states=True, return_dict=True
-    ).hidden_states
+    config: Any = model.config
+    tower: Any = model.get_submodule("model.vision_tower")
+    first = getattr(config, "leading", 1) if config.vision_feature_select_strategy == "default" else 0
+    if fuses(model):
+        several = [image if image.dim() == 4 else image[None] for image in images]
+        states = towers.layers(tower, torch.cat(several))
+        inner = states[1:] or states  # a convolutional tower has its output only
+        made = torch.stack([state[:, first:] for state in inner], dim=1)  # [images, layers, tokens, width]
+        return list(made.split([len(image) for image in several]))
+    states = towers.layers(tower, torch.stack(images))
     layers = config.vision_feature_layer
-    chosen = [states[i] for i in ([layers] if isinstance(layers, int) else layers)]
-    if config.vision_feature_select_strategy == "default":
-        chosen = [c[:, 1:] for c in chosen]  # drops the class token
+    chosen = [states[i][:, first:] for i in ([layers] if isinstance(layers, int) else layers)]
     return list(torch.cat(chosen, dim=-1).unbind())
 
 
 def connect(model: nn.Module, features: list[Tensor], grids: list[Grid]) -> list[Tensor]:
-    """[tokens, width] -> [tokens, hidden] of each image."""
-    return list(model.model.multi_modal_projector(torch.stack(features)).unbind())
+    """Features of each image, as `encode_images` gives them -> [tokens, hidden] of each.
+
+    Of a connector that fuses, an image without a prior one is its own.
+    """
+    connector = model.get_submodule("model.multi_modal_projector")
+    if not fuses(model):
+        return list(connector(torch.stack(features)).unbind())
+    current, prior = torch.stack([f[0] for f in features]), torch.stack([f[-1] for f in features])
+    present = torch.tensor([len(f) == 2 for f in features], device=current.device)
+    return list(connector(current, prior, present).unbind())
 
 
 def layer(model: nn.Module) -> str:
-    """Which layer of the tower, and whether without its class token."""
-    return f"{model.config.vision_feature_layer}/{model.config.vision_feature_select_strategy}"
+    """Which layer of the tower, and whether without its class token; all of them, and how a connector looks at them."""
+    config: Any = model.config
+    if not fuses(model):
+        return f"{config.vision_feature_layer}/{config.vision_feature_select_strategy}"
+    return f"all/{config.vision_feature_select_strategy}/{config.heads} heads"
 
 
 def hidden(model: nn.Module, inputs_embeds: Tensor, **kwargs: Any) -> Any:
@@ -203,9 +199,14 @@ def hidden(model: nn.Module, inputs_embeds: Tensor, **kwargs: Any) -> Any:
     return model.model.language_model(inputs_embeds=inputs_embeds, **kwargs)
 
 
-def head(model: nn.Module) -> nn.Module:
-    """The layer from hidden states to logits."""
-    return model.lm_head
+def head(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The layer from hidden states to logits, with soft capping where the language model has it (Gemma 2)."""
+    config: Any = model.config
+    plain: Any = model.lm_head
+    cap = getattr(config.get_text_config(), "final_logit_softcapping", None)
+    if cap is None:
+        return plain
+    return lambda states: torch.tanh(plain(states) / cap) * cap
 
 
 FAMILY = Family(

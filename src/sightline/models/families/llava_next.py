@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoTokenizer, LlavaNextForConditionalGeneration
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
 
+from .. import conversations
 from ..family import Bundle, Family, Grid
-from ..stock import StockProcessor, folder, weights
+from ..stock import StockProcessor, folder, template, weights
 from .llava import head, hidden, layer
 
 
@@ -37,14 +38,20 @@ class Tiles(StockProcessor):
 
 
 def compose(section: Mapping[str, Any], seed: int) -> Bundle:
-    """Open a stock LLaVA-NeXT folder (`path`).
+    """Open a stock LLaVA-NeXT folder (`path`); `template` names a conversation format instead of the folder's own.
 
     Raises:
-        ModelError: no path, no complete LLaVA-NeXT, or a tower whose class token cannot be dropped.
+        ModelError: no path, no complete LLaVA-NeXT, or no such format.
     """
     place = folder(section, "a LLaVA-NeXT")
     model = weights(LlavaNextForConditionalGeneration, place, "LLaVA-NeXT")
     tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
+    wording: Mapping[str, Any] = {"kept": True}
+    if section.get("template"):
+        form = conversations.find(section["template"])
+        tokenizer.chat_template, wording = form.jinja, form.wording
+    else:
+        tokenizer.chat_template = template(place, tokenizer)
     tiles = Tiles(AutoImageProcessor.from_pretrained(place, local_files_only=True))
     model.eval()
     made = Bundle(
@@ -56,6 +63,7 @@ def compose(section: Mapping[str, Any], seed: int) -> Bundle:
         tokens_per_image=0,
         base={"model": dict(section), "seed": seed},
         system=section.get("system", ""),
+        wording=wording,
         fixed=False,
     )
     largest = max(model.config.image_grid_pinpoints, key=lambda size: size[0] * size[1])
@@ -137,6 +145,7 @@ FAMILY = Family(
     hidden=hidden,
     head=head,
     words=words,
+    opening=" ",
     layer=layer,
     cannot=("volumes", "composition from parts", "training of image_newline"),
 )

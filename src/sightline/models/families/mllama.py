@@ -27,7 +27,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.attention.flex_attention import create_block_mask
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoImageProcessor, AutoTokenizer, MllamaForConditionalGeneration
@@ -178,29 +177,32 @@ def tell(
     """Mask and positions of the row, and the images beside it: their states, who sees them, who adds what.
 
     The first state is zero. Keys and values have no bias, so what sees only that state adds nothing: just what a
-    stock model without images does, which leaves the layer out. Without any image it is left out here too.
+    stock model without images does, which leaves the layer out. Without any image it is left out here too. While a
+    row is read on, its states stand in the cache and only who sees them is told.
     """
     language = bundle.family.language(bundle.model)
     told = pairpass.arrange(language, batch, dtype)
-    if not tokens:
+    if not grids:
         return told
     config: Any = bundle.model.config
     tiles = config.vision_config.max_num_tiles
     places = batch["input_ids"] == bundle.image_token
     shapes: Any = [[tuple(grid) for grid in grids]]
     real = build_aspect_ratio_mask(shapes, tiles, places.device)[0].bool()  # [images, tiles]
-    allowed, looks = sights(places, _documents(batch), real)
-    patches = len(tokens[0]) // tiles
-    allowed = allowed.repeat_interleave(patches, -1).flatten(2)  # [B, T, images x tiles x patches]
+    allowed, looks = sights(places, pairpass.layout(batch)[0], real)
+    read, patches = batch.get("read", 0), bundle.tokens_per_image // tiles
+    allowed, looks = allowed[:, read:], looks[:, read:]  # [B, fresh, images, tiles] and [B, fresh]
+    allowed = allowed.repeat_interleave(patches, -1).flatten(2)  # [B, fresh, images x tiles x patches]
     allowed = torch.cat([~allowed.any(-1, keepdim=True), allowed], -1)
-    rows = torch.stack(tokens).split(places.sum(1).tolist())
-    states = pad_sequence([row.flatten(0, 1) for row in rows], batch_first=True)
-    return {
-        **told,
-        "cross_attention_states": pad(states, (0, 0, 1, 0)).to(dtype),
-        "cross_attention_mask": _mask(allowed, str(language.config._attn_implementation), dtype),
+    told |= {
+        "cross_attention_mask": pairpass.mask(allowed, str(language.config._attn_implementation), dtype),
         "full_text_row_masked_out_mask": looks[:, None, :, None].to(dtype),
     }
+    if tokens:
+        rows = torch.stack(tokens).split(places.sum(1).tolist())
+        states = pad_sequence([row.flatten(0, 1) for row in rows], batch_first=True)
+        told["cross_attention_states"] = pad(states, (0, 0, 1, 0)).to(dtype)
+    return told
 
 
 def sights(places: Tensor, document: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
@@ -231,25 +233,6 @@ def sights(places: Tensor, document: Tensor, real: Tensor) -> tuple[Tensor, Tens
     return torch.where(looks[:, :, None, None], tiles, own[..., None]), looks
 
 
-def _documents(batch: Mapping[str, Any]) -> Tensor:
-    """Document [B, T] of a batch of `collate`, or of a plain one with or without a mask."""
-    if "document" in batch:
-        return batch["document"]
-    real = batch.get("attention_mask")
-    return torch.zeros_like(batch["input_ids"]) if real is None else real.long() - 1
-
-
-def _mask(allowed: Tensor, attention: str, dtype: torch.dtype) -> Any:
-    """[B, T, S] bool as the attention takes it."""
-    if attention != "flex_attention":
-        return pairpass.mask(allowed, attention, dtype)
-    batch, length, states = allowed.shape
-    return create_block_mask(
-        lambda b, h, row, column: allowed[b, row, column], batch, None, length, states,
-        device=str(allowed.device),
-    )  # fmt: skip
-
-
 FAMILY = Family(
     name="mllama",
     parts={
@@ -267,5 +250,5 @@ FAMILY = Family(
     beside=True,
     tell=tell,
     layer=layer,
-    cannot=("generation", "volumes", "composition from parts", "LoRA of the connector"),
+    cannot=("volumes", "composition from parts", "LoRA of the connector"),
 )

@@ -34,7 +34,7 @@ from ...errors import ImageError, ModelError
 from ...images.formats import check_pixels
 from ...images.transforms import PILLOW_RESAMPLES, resize
 from ..family import Bundle, Family, Grid
-from ..pairpass import arrange
+from ..pairpass import arrange, layout
 from ..stock import StockProcessor, folder, weights
 from .llava import head, hidden
 
@@ -237,9 +237,7 @@ def positions(bundle: Bundle, batch: Mapping[str, Any], grids: Sequence[Grid]) -
     if "document" in batch:
         line, document = batch["position"], batch["document"]
     else:
-        given = batch.get("attention_mask")
-        seen = torch.ones_like(ids) if given is None else given.long()
-        line, document = (seen.cumsum(-1) - 1).clamp(min=0), seen - 1
+        document, _, line = layout(batch)
     made = line.expand(3, *ids.shape).clone()
     shapes = [(rows // merge, columns // merge) for _, rows, columns in grids]
     starts = [0, *accumulate(rows * columns for rows, columns in shapes)][: len(shapes)]
@@ -259,7 +257,7 @@ def tell(
 ) -> dict[str, Any]:
     """The mask of the pair pass, and three rows of positions."""
     told = arrange(bundle.family.language(bundle.model), batch, dtype)
-    return {**told, "position_ids": positions(bundle, batch, grids)}
+    return {**told, "position_ids": positions(bundle, batch, grids)[..., batch.get("read", 0) :]}
 
 
 FAMILY = Family(
@@ -277,5 +275,5 @@ FAMILY = Family(
     head=head,
     words=words,
     tell=tell,
-    cannot=("generation", "volumes", "video", "composition from parts"),
+    cannot=("volumes", "video", "composition from parts"),
 )

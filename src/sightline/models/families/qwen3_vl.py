@@ -99,7 +99,7 @@ def tell(
     more = len(_shown(bundle.model))
     if tokens and more:
         _, *deep = torch.cat(tokens).chunk(1 + more, dim=-1)
-        told["visual_pos_masks"] = batch["input_ids"] == bundle.image_token
+        told["visual_pos_masks"] = (batch["input_ids"] == bundle.image_token)[:, batch.get("read", 0) :]
         told["deepstack_visual_embeds"] = [each.to(dtype) for each in deep]
     return told
 
@@ -120,5 +120,5 @@ FAMILY = Family(
     words=qwen2_5_vl.words,
     tell=tell,
     layer=layer,
-    cannot=("generation", "volumes", "video", "composition from parts"),
+    cannot=("volumes", "video", "composition from parts"),
 )

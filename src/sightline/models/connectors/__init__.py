@@ -1,0 +1,1 @@
+"""Connectors: one file each. See `models.connector`."""
