@@ -99,10 +99,20 @@ def test_vqa_rad_finds_the_leak_and_scores_another_folder() -> None:
 
 
 @pytest.mark.skipif(not VQA_RAD.is_dir(), reason="VQA-RAD is not beside the project (../shared/data/vqa_rad)")
-@pytest.mark.xfail(
-    strict=False, reason="measured 0.016 [-0.002, 0.035]; other roundings stood clear: docs/log.md"
-)
 def test_vqa_rad_answers_need_their_own_image() -> None:
     sightline("run", "recipes/vqa_rad.yaml", f"data.root={VQA_RAD}")
     differences = paired(ROOT / "runs" / "vqa_rad" / "evaluate")
     assert differences["taught: clean minus swapped", "exact_match"]["low"] > 0
+
+
+def test_mmed_rag_on_phantoms_retrieves_and_relies_less_on_reports_after_alignment() -> None:
+    sightline("run", "recipes/mmed_rag_phantom.yaml")
+    home = ROOT / "runs" / "mmed_rag_phantom"
+    found = json.loads(sightline("show", str(home / "encoder"), "--json"))
+    (recall,) = [r for r in found if r["metric"] == "r_at_5_image_to_text"]
+    assert recall["low"] >= 5 * recall["chance"]
+    differences = paired(home / "evaluate")
+    assert differences["aligned minus taught", "over_reliance"]["high"] < 0
+    assert differences["aligned minus taught", "accuracy"]["difference"] >= 0
+    scores = rows(home / "evaluate")
+    assert {image for _, image, metric in scores if metric == "accuracy"} >= {"clean", "unaided"}

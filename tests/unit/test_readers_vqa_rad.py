@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sightline.data.readers.vqa_rad import FINDINGS, vqa_rad
+from sightline.data.readers.vqa_rad import vqa_rad
 from sightline.data.source import Source
 from sightline.errors import DataError
 
@@ -47,39 +47,42 @@ def test_a_question_is_a_sample(tmp_path: Path):
     }  # fmt: skip
 
 
-def test_questions_of_ours_ask_each_image_once_which_part_of_the_body_it_shows(tmp_path: Path):
+def test_questions_of_ours_ask_each_image_once_what_only_it_can_tell(tmp_path: Path):
     write(
-        tmp_path, "trainset.json", {}, {"qid": 2}, {"qid": 3, "image_name": "b.jpg", "image_organ": "CHEST "}
+        tmp_path,
+        "trainset.json",
+        {},
+        {"qid": 2},
+        {"qid": 3, "image_name": "b.jpg", "image_organ": "CHEST "},
+        {"qid": 6, "image_name": "d.jpg", "image_organ": "ABD"},
     )
     write(tmp_path, "testset.json", {"qid": 4}, {"qid": 5, "image_name": "c.jpg", "image_organ": "FOOT"})
     found, rejected = read(tmp_path, organ_questions=True)
     assert rejected == []
-    assert [(r.id, split) for r, split, _ in found[5:]] == [
-        (f"vqa_rad-organ-{name}-{i}", "train") for name in "ab" for i in range(7)
-    ]
-    ours = [r for r, _, _ in found[5:]]
-    assert {r.attributes["source"] for r, _, _ in found[:5]} == {"authors"}
-    assert [r.attributes for r in ours[:1]] == [{"organ": "HEAD", "source": "image_organ"}]
+    assert {r.attributes["source"] for r, _, _ in found[:6]} == {"authors"}
+    ours = [r for r, _, _ in found[6:]]
+    assert [(r.id, split) for r, split, _ in found[6:]] == [
+        (f"vqa_rad-organ-{name}-{i}", "train") for name, many in (("a", 5), ("b", 9), ("d", 9)) for i in range(many)
+    ]  # fmt: skip
+    assert ours[0].attributes == {"organ": "HEAD", "source": "image_organ"}
+    assert [r.patient for r in ours[:6]] == ["image:images/a.jpg"] * 5 + ["image:images/b.jpg"]
     asked = [(r.messages[0].text, r.messages[1].text, r.messages[1].topic) for r in ours]
-    assert asked[:2] == [
+    assert [asked[i] for i in (0, 1, 3, 4)] == [
         ("Which part of the body is shown?", "head", "open"),
         ("Is this an image of the head?", "Yes", "closed"),
+        ("Is this an X-ray?", "No", "closed"),
+        ("Is this an axial image?", "Yes", "closed"),
     ]
-    for at, own in ((0, "head"), (7, "chest")):
-        elsewhere = [finding for part, all in FINDINGS.items() if part != own for finding in all]
-        named = [
-            q.split("here ")[1].rstrip("?")
-            for q, a, t in asked[at + 3 : at + 7]
-            if (a, t) == ("No", "closed")
-        ]
-        assert len(named) == 4
-        assert set(named) <= set(elsewhere)
-        question, answer, topic = asked[at + 2]
-        assert question in {f"Is this an image of the {p}?" for p in ("head", "chest", "abdomen") if p != own}
-        assert (answer, topic) == ("No", "closed")
-    assert [r.patient for r in ours] == ["image:images/a.jpg"] * 7 + ["image:images/b.jpg"] * 7
+    assert asked[2] in [(f"Is this an image of the {part}?", "No", "closed") for part in ("chest", "abdomen")]
+    modality = [
+        "What imaging modality was used?", "What type of image is this?", "Is this an X-ray?",
+        "Is this a CT scan?", "Is this an MRI?", "Is this an axial image?",
+    ]  # fmt: skip
+    assert [q for q, _, _ in asked[8:14]] == [q for q, _, _ in asked[17:]] == modality
+    assert [a for _, a, _ in asked[8:14]] == ["X-ray", "Chest X-ray", "Yes", "No", "No", "No"]
+    assert [a for _, a, _ in asked[17:]] == ["CT", "CT", "No", "Yes", "No", "Yes"]
     whole, _ = read(tmp_path, organ_questions=True, group="image")
-    assert [r for r, _, _ in whole[-14:]] == ours
+    assert [r for r, _, _ in whole[-23:]] == ours
 
 
 def test_an_image_can_be_one_conversation_in_each_official_split(tmp_path: Path):
