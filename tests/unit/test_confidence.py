@@ -131,3 +131,8 @@ def test_every_patient_weighs_the_same():
     shares = [0.25 if i % 5 < 4 else 1.0 for i in range(len(made))]
     assert one["test"]["answered"]["value"] == pytest.approx(np.dot(given, shares) / 30)
     assert one["test"]["answered"]["value"] != pytest.approx(np.mean(given), abs=1e-3)
+
+
+def test_fewer_answers_than_bins_have_a_bin_each():
+    found = calibrated(answers(2, 2, each=1), seed=0, resamples=100)
+    assert [b["n"] for b in found["bins"]] == [1, 1]

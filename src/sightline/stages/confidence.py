@@ -114,7 +114,7 @@ def _bins(found: Sure, seed: int, resamples: int) -> list[dict[str, Any]]:
     """Accuracy by confidence, in bins of about equally many answers; equal confidences share a bin."""
     order = np.argsort(found.confidence, kind="stable")
     sure = found.confidence[order]
-    cuts = {int(np.searchsorted(sure, sure[round(k * len(sure) / SHOWN_BINS)])) for k in range(SHOWN_BINS)}
+    cuts = {int(np.searchsorted(sure, sure[k * len(sure) // SHOWN_BINS])) for k in range(SHOWN_BINS)}
     out = []
     for start, end in zip(sorted(cuts), [*sorted(cuts)[1:], len(sure)], strict=True):
         place = np.sort(order[start:end])
