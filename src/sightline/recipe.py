@@ -47,6 +47,7 @@ from .settings import (
     Template,
     Train,
     Trainable,
+    spare,
 )
 
 LATER = ("sources", "prior_study")  # keys of `prepare` that are no part of its key while they are empty
@@ -82,8 +83,7 @@ class Prepare(BaseModel):
     @model_serializer(mode="wrap")
     def _plain(self, plainly: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """The section without keys that came later and are not used: old results stay up to date."""
-        plain: dict[str, Any] = plainly(self)
-        return {key: value for key, value in plain.items() if key not in LATER or value}
+        return spare(self, plainly(self), LATER)
 
     @property
     def options(self) -> dict[str, Any]:

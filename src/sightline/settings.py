@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Any, Literal
 
 from pydantic import (
@@ -23,6 +24,12 @@ LATER = (
     "patches",
     "load",
 )  # keys of `model` that are no part of its key while they are as here
+
+
+def spare(section: BaseModel, plain: dict[str, Any], later: Collection[str]) -> dict[str, Any]:
+    """A section as plain values, without those of the keys in `later` that are as they are by default."""
+    known = {key: type(section).model_fields[key].get_default(call_default_factory=True) for key in later}
+    return {key: value for key, value in plain.items() if key not in known or value != known[key]}
 
 
 class Section(BaseModel):
@@ -211,8 +218,7 @@ class Model(Section):
     @model_serializer(mode="wrap")
     def _plain(self, plainly: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """The section without keys that came later and are not used: old results stay up to date."""
-        plain: dict[str, Any] = plainly(self)
-        return {k: v for k, v in plain.items() if k not in LATER or v != type(self).model_fields[k].default}
+        return spare(self, plainly(self), LATER)
 
 
 class Encoder(Section):

@@ -10,7 +10,7 @@ from transformers import BertTokenizer
 
 from sightline.errors import ModelError
 from sightline.metrics.bertscore import LAYERS, bertscore
-from sightline.types import Prediction
+from small_turns import turns
 
 TEXTS = [
     ("no pleural effusion or pneumothorax", "no effusion"),
@@ -20,21 +20,6 @@ TEXTS = [
     ("", "small right effusion"),
     ("lungs are clear", "a unicorn XXXX in the lungs ___"),
 ]
-
-
-def turns(texts: list[tuple[str, str]]) -> list[Prediction]:
-    return [
-        Prediction(
-            sample=f"s{i}",
-            patient=f"p{i}",
-            turn=0,
-            question="Report.",
-            answer=right,
-            text=said,
-            topic="report",
-        )
-        for i, (right, said) in enumerate(texts)
-    ]
 
 
 @pytest.mark.parametrize("layer", [1, 3])
@@ -52,7 +37,7 @@ def test_equals_the_package(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch, la
         [said for _, said in texts], [right for right, _ in texts], model_type=str(tiny_bert), num_layers=layer,
         idf=idf, nthreads=0, device="cpu",
     )  # fmt: skip
-    (found,) = bertscore(turns(TEXTS), model=str(tiny_bert), layer=layer, idf=idf)
+    (found,) = bertscore(turns(*TEXTS), model=str(tiny_bert), layer=layer, idf=idf)
     assert found.per_sample == pytest.approx(expected[2].numpy(), abs=1e-5)
     ones = np.ones((1, len(TEXTS)))
     parts = {name: float(part(ones)[0]) for name, part in found.parts.items()}
@@ -62,7 +47,7 @@ def test_equals_the_package(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch, la
 
 
 def test_empty_texts_count_as_nothing_and_equal_ones_as_all(tiny_bert: Path) -> None:
-    (found,) = bertscore(turns(TEXTS), model=str(tiny_bert))
+    (found,) = bertscore(turns(*TEXTS), model=str(tiny_bert))
     values = found.per_sample
     assert values is not None
     assert values[2] == pytest.approx(1.0, abs=1e-6)
@@ -71,9 +56,9 @@ def test_empty_texts_count_as_nothing_and_equal_ones_as_all(tiny_bert: Path) -> 
 
 
 def test_the_result_names_model_and_layer(tiny_bert: Path) -> None:
-    (found,) = bertscore(turns(TEXTS), model=str(tiny_bert), layer=2)
+    (found,) = bertscore(turns(*TEXTS), model=str(tiny_bert), layer=2)
     assert f"{tiny_bert.name} layer 2, no idf, not rescaled" in found.doc
-    (last,) = bertscore(turns(TEXTS), model=str(tiny_bert))
+    (last,) = bertscore(turns(*TEXTS), model=str(tiny_bert))
     assert "layer 3" in last.doc
     assert LAYERS["distilbert-base-uncased"] == 5
 
@@ -81,5 +66,5 @@ def test_the_result_names_model_and_layer(tiny_bert: Path) -> None:
 @pytest.mark.parametrize(("model", "layer"), [("", 0), ("nowhere", 0), ("tiny", 4)])
 def test_a_model_that_is_not_there_is_an_error(tiny_bert: Path, model: str, layer: int) -> None:
     with pytest.raises(ModelError) as caught:
-        bertscore(turns(TEXTS), model=str(tiny_bert) if model == "tiny" else model, layer=layer)
+        bertscore(turns(*TEXTS), model=str(tiny_bert) if model == "tiny" else model, layer=layer)
     assert caught.value.remedy

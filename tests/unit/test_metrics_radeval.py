@@ -11,24 +11,10 @@ import pytest
 from sightline.errors import MissingExtra, SightlineError
 from sightline.metrics.radeval import radeval
 from sightline.types import Prediction
+from small_turns import turns
 
+PAIRS = [("edema effusion", "edema"), ("nothing", "effusion"), ("effusion", "")]
 NAMES = ["Edema", "Pleural Effusion", "No Finding"]
-
-
-def turns() -> list[Prediction]:
-    pairs = [("edema effusion", "edema"), ("nothing", "effusion"), ("effusion", "")]
-    return [
-        Prediction(
-            sample=f"s{i}",
-            patient=f"p{i}",
-            turn=0,
-            question="Report.",
-            answer=right,
-            text=said,
-            topic="report",
-        )
-        for i, (right, said) in enumerate(pairs)
-    ]
 
 
 def install(monkeypatch: pytest.MonkeyPatch, labeller: type, scorer: type | None = None) -> None:
@@ -76,7 +62,7 @@ class Levels:
 
 def test_labels_become_measures(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, Words)
-    found = {m.name: m for m in radeval(turns())}
+    found = {m.name: m for m in radeval(turns(*PAIRS))}
     assert list(found) == ["chexbert_f1", "chexbert_f1_5", "chexbert_f1_micro", "chexbert_f1_weighted"]
     assert found["chexbert_f1_5"].value() == pytest.approx(
         (1 + 0) / 2
@@ -89,7 +75,7 @@ def test_radgraph_keeps_one_value_for_each_report_and_none_for_empty_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     install(monkeypatch, Words, Levels)
-    found = {m.name: m for m in radeval(turns(), scorer="radgraph")}
+    found = {m.name: m for m in radeval(turns(*PAIRS), scorer="radgraph")}
     assert found["radgraph_simple"].per_sample == pytest.approx([0.6, 0.6, 0.0])
     assert found["radgraph_complete"].value() == pytest.approx(0.8 / 3)
 
@@ -97,7 +83,7 @@ def test_radgraph_keeps_one_value_for_each_report_and_none_for_empty_ones(
 def test_an_absent_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "radeval", None)
     with pytest.raises(MissingExtra, match="radeval") as caught:
-        radeval(turns())
+        radeval(turns(*PAIRS))
     assert "clinical" in caught.value.remedy
 
 
@@ -109,7 +95,7 @@ def test_absent_weights_are_named(monkeypatch: pytest.MonkeyPatch, scorer: str) 
 
     install(monkeypatch, Lost, Lost)
     with pytest.raises(SightlineError, match=f"could not run {scorer}") as caught:
-        radeval(turns(), scorer=scorer)
+        radeval(turns(*PAIRS), scorer=scorer)
     assert "couldn't connect" in caught.value.found
     assert "chexpert" in caught.value.remedy
 

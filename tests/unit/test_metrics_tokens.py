@@ -18,24 +18,9 @@ from sightline.metrics.bleu_coco import bleu_coco
 from sightline.metrics.rouge import rouge
 from sightline.metrics.rouge_coco import longest, rouge_coco
 from sightline.metrics.tokens import tokens, unmark
-from sightline.types import Prediction
+from small_turns import turns
 
 CHINESE = "左侧有少量胸腔积液,CT 未见气胸。"
-
-
-def turns(*pairs: tuple[str, str]) -> list[Prediction]:
-    return [
-        Prediction(
-            sample=f"s{i}",
-            patient=f"p{i}",
-            turn=0,
-            question="Report.",
-            answer=right,
-            text=said,
-            topic="report",
-        )
-        for i, (right, said) in enumerate(pairs)
-    ]
 
 
 @pytest.mark.parametrize(

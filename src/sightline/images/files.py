@@ -170,6 +170,18 @@ def _check_kind(found: Path, path: str, where: str) -> None:
         )  # fmt: skip
 
 
+def check_regular(path: Path, where: str) -> None:
+    """Refuse what is no regular file, before it is opened.
+
+    Raises:
+        ImageError: a folder, a device or the like.
+        OSError: nothing is there.
+    """
+    kind = kind_of(path.stat().st_mode)
+    if kind != "file":
+        raise ImageError(f"the image is a {kind}, not a file", where=where, expected="a regular file")
+
+
 def kind_of(mode: int) -> str:
     """What a file mode says the thing is: `file`, `folder`, `FIFO`, `socket` or `device`."""
     if stat.S_ISREG(mode):

@@ -20,7 +20,7 @@ import numpy as np
 
 from ..errors import ModelError
 from ..types import Prediction
-from .measure import Measure, Metric, average, keys, patients, rows, written
+from .measure import Measure, Metric, average, mean, rows, written
 from .tokens import unmark
 
 LAYERS: Mapping[str, int] = {
@@ -84,12 +84,10 @@ def bertscore(
     scores = np.array([_match(known[a], known[b]) for a, b in zip(said, right, strict=True)])  # [n, 3]
     name = f"{Path(model).name} layer {chosen}, {'idf' if idf else 'no idf'}, not rescaled"
     return [
-        Measure(
-            name="bertscore",
-            statistic=average(scores[:, 2]),
-            keys=keys(turns),
-            patients=patients(turns),
-            per_sample=scores[:, 2],
+        mean(
+            "bertscore",
+            turns,
+            scores[:, 2],
             parts={"precision": average(scores[:, 0]), "recall": average(scores[:, 1])},
             doc=f"mean BERTScore F1 by {name}, marks {marks}",
         )

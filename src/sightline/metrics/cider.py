@@ -23,7 +23,7 @@ import numpy as np
 from ..errors import DataError
 from ..types import Prediction
 from .bleu_coco import ORDERS, grams
-from .measure import Measure, Metric, average, keys, patients, rows, written
+from .measure import Measure, Metric, mean, rows, written
 from .tokens import pairs
 
 SIGMA = 6.0
@@ -82,12 +82,10 @@ def cider(
         f"frequencies from {Path(frequencies).name}" if frequencies else "frequencies from the references"
     )
     return [
-        Measure(
-            name="cider",
-            statistic=average(scores),
-            keys=keys(turns),
-            patients=patients(turns),
-            per_sample=scores,
+        mean(
+            "cider",
+            turns,
+            scores,
             parts={"documents": float(known.documents)},
             unit="0-10",
             doc=f"mean CIDEr-D as in pycocoevalcap, {origin}, tokens {tokenize}, marks {marks}",

@@ -148,6 +148,20 @@ def average(values: np.ndarray) -> Statistic:
     return tally(columns, lambda sums: ratio(sums[:, 0], sums[:, 1]))
 
 
+def mean(name: str, turns: Sequence[Prediction], values: np.ndarray, **more: Any) -> Measure:
+    """The mean of one value per turn as a measure.
+
+    Args:
+        name: the measure's.
+        turns: what was scored, in order.
+        values: [n], one for each.
+        more: further arguments of `Measure`.
+    """
+    return Measure(
+        name=name, statistic=average(values), keys=keys(turns), patients=patients(turns), per_sample=values, **more
+    )  # fmt: skip
+
+
 def mean_of(statistics: Sequence[Statistic]) -> Statistic:
     """The mean of several statistics, over those that are defined in each resample.
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import SightlineError
 from ..types import Prediction
-from .measure import Measure, Metric, average, keys, patients, rows, written
+from .measure import Measure, Metric, mean, rows, written
 from .tokens import tokens, unmark
 
 
@@ -56,12 +56,10 @@ def meteor_nltk(
     scores = np.array([float(single_meteor_score(cut(p.answer), cut(p.text), wordnet=words)) for p in turns])
     how = "exact, stem, synonym" if synonyms else "exact, stem"
     return [
-        Measure(
-            name="meteor_nltk",
-            statistic=average(scores),
-            keys=keys(turns),
-            patients=patients(turns),
-            per_sample=scores,
+        mean(
+            "meteor_nltk",
+            turns,
+            scores,
             doc=f"mean of nltk's METEOR ({how}), tokens {tokenize}, marks {marks}",
         )
     ]

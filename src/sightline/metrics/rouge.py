@@ -13,7 +13,7 @@ import numpy as np
 from rouge_score.rouge_scorer import RougeScorer
 
 from ..types import Prediction
-from .measure import Measure, Metric, average, keys, patients, rows, written
+from .measure import Measure, Metric, average, mean, rows, written
 from .tokens import tokens, unmark
 
 
@@ -61,12 +61,10 @@ def rouge(
     scorer = RougeScorer(["rougeL"], use_stemmer=stemmer and own, tokenizer=None if own else _Cut(tokenize))
     scores = np.array([scorer.score(plain(p.answer), plain(p.text))["rougeL"] for p in turns])  # [n, 3]
     return [
-        Measure(
-            name="rouge_l",
-            statistic=average(scores[:, 2]),
-            keys=keys(turns),
-            patients=patients(turns),
-            per_sample=scores[:, 2],
+        mean(
+            "rouge_l",
+            turns,
+            scores[:, 2],
             parts={"precision": average(scores[:, 0]), "recall": average(scores[:, 1])},
             doc=f"mean F1 of the longest common subsequence, {'stemmed' if stemmer and own else 'not stemmed'}, "
             f"tokens {tokenize}, marks {marks}",

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from ..types import Prediction
-from .measure import Measure, Metric, average, keys, patients, rows, written
+from .measure import Measure, Metric, average, mean, rows, written
 from .tokens import pairs
 
 BETA = 1.2
@@ -46,12 +46,10 @@ def rouge_coco(
         return []
     scores = np.array([rouge_l(said, right) for said, right in pairs(turns, tokenize, marks)])  # [n, 3]
     return [
-        Measure(
-            name="rouge_l_coco",
-            statistic=average(scores[:, 0]),
-            keys=keys(turns),
-            patients=patients(turns),
-            per_sample=scores[:, 0],
+        mean(
+            "rouge_l_coco",
+            turns,
+            scores[:, 0],
             parts={"precision": average(scores[:, 1]), "recall": average(scores[:, 2])},
             doc=f"mean F (beta 1.2) of the longest common subsequence as in pycocoevalcap, tokens {tokenize}, "
             f"marks {marks}",

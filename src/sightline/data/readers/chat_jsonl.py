@@ -16,11 +16,11 @@ import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...errors import DataError
 from ...types import ROLES, Degrade, ImageRef, Message, Preference, Sample
+from ..matching import matching
 from ..source import Read, Reader, RecordError, Source, clean, describe, json_records, split_name, stand_in
 
 MARK = "<image>"
@@ -42,7 +42,7 @@ def chat_jsonl(source: Source, *, file: str = "*.jsonl", images: str = "") -> It
         DataError: no file matches.
     """
     root = source.folder()
-    for path in _files(root, file):
+    for path in matching(root, file, remedy="set `file` to files such as train.jsonl"):
         name = path.relative_to(root).as_posix()
         for line, row in json_records(path, source):
             place = f"{path.stem}-{line}"
@@ -53,17 +53,6 @@ def chat_jsonl(source: Source, *, file: str = "*.jsonl", images: str = "") -> It
                 source.reject_error(name, line, clean(_text(row, "id") or place, 80), error)
                 continue
             yield record, split, f"{name}:{line}"
-
-
-def _files(root: Path, pattern: str) -> list[Path]:
-    outside = pattern.startswith("/") or ".." in PurePosixPath(pattern).parts
-    found = [] if outside else sorted(p for p in root.glob(pattern) if p.is_file())
-    if not found:
-        raise DataError(
-            "no file matches below the data root", where="option file", found=repr(clean(pattern, 120)),
-            expected="files such as train.jsonl",
-        )  # fmt: skip
-    return found
 
 
 def _record(row: dict[str, Any], place: str, folder: str) -> Sample | Preference:

@@ -18,15 +18,17 @@ import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from ...errors import DataError
 from ...metrics.answers import normalise
 from ...types import ImageRef, Message, Sample
+from ..matching import matching
 from ..source import Read, Reader, RecordError, Source, describe, json_records, split_name, stand_in
 
 MARK = "<image>"
+REMEDY = "set `file` to the JSON file's name or to a pattern below the root"
 SPEAKERS = {"human": "user", "gpt": "assistant"}
 ANSWERS = ("findings", "impression", "reference")
 PATIENTS = ("subject_id", "patient", "patient_id")
@@ -78,7 +80,7 @@ def libra(
     """
     options = _Options(images=images, priors=priors, ids=ids, patient=patient, topic=topic)
     root = source.folder()
-    for path in _files(root, file):
+    for path in matching(root, file, remedy=REMEDY):
         name = path.relative_to(root).as_posix()
         stem = name[: -len(path.suffix)] if path.suffix else name
         for index, (line, row) in enumerate(json_records(path, source)):
@@ -89,17 +91,6 @@ def libra(
                 source.reject_error(name, line, _name(row) or place, error)
                 continue
             yield sample, _split(row, PurePosixPath(stem).name), f"{name}:{line}"
-
-
-def _files(root: Path, pattern: str) -> list[Path]:
-    inside = not pattern.startswith("/") and ".." not in PurePosixPath(pattern).parts
-    found = sorted(p for p in root.glob(pattern) if p.is_file()) if inside else []
-    if not found:
-        raise DataError(
-            "no file matches below the data root", where="option file", found=repr(pattern),
-            remedy="set `file` to the JSON file's name or to a pattern below the root",
-        )  # fmt: skip
-    return found
 
 
 def _sample(row: dict[str, Any], place: str, options: _Options) -> Sample:

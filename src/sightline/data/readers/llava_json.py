@@ -22,14 +22,16 @@ import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from ...errors import DataError
 from ...types import Degrade, ImageRef, Message, Preference, Sample
+from ..matching import matching
 from ..source import Read, Reader, RecordError, Source, clean, describe, json_records, split_name, stand_in
 
 MARK = "<image>"
+REMEDY = "set `file` to the JSON file's name or to a pattern such as data/*.json"
 SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 PATIENTS = ("subject_id", "patient", "patient_id")
 REPORTS = ("report", "caption", "gpt4_summary")
@@ -87,7 +89,7 @@ def llava_json(
         prompt=prompt,
     )  # fmt: skip
     root = source.folder()
-    for path in _files(root, file):
+    for path in matching(root, file, remedy=REMEDY):
         name = path.relative_to(root).as_posix()
         stem = name[: -len(path.suffix)] if path.suffix else name
         for index, (line, row) in enumerate(json_records(path, source)):
@@ -99,23 +101,6 @@ def llava_json(
                 source.reject_error(name, line, _name(row) or place, error)
                 continue
             yield record, split, f"{name}:{line}"
-
-
-def _files(root: Path, pattern: str) -> list[Path]:
-    if pattern.startswith("/") or ".." in PurePosixPath(pattern).parts:
-        raise DataError(
-            "`file` must stay below the data root", found=repr(pattern), remedy="name it from the root"
-        )
-    found = sorted(p for p in root.glob(pattern) if p.is_file())
-    if not found:
-        there = sorted(p.name for p in root.iterdir())[:8]
-        raise DataError(
-            "no file matches below the data root",
-            where="option file",
-            found=f"{pattern!r}; the root holds {', '.join(there) or 'nothing'}",
-            remedy="set `file` to the JSON file's name or to a pattern such as data/*.json",
-        )
-    return found
 
 
 def _record(row: dict[str, Any], place: str, options: _Options) -> Sample | Preference:

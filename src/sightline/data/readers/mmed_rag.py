@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 from ...errors import DataError
 from ...types import ImageRef, Message, Sample
+from ..matching import matching
 from ..source import Read, Reader, RecordError, Source, clean, describe, json_records, split_name, stand_in
 
 MARK = "<image>"
@@ -32,6 +33,7 @@ PATIENTS = ("subject_id", "patient", "patient_id")
 ATTRIBUTES = ("age", "gender", "sex", "race", "ethnicity", "language", "maritalstatus", "site")
 LABELS = {"glaucoma": {"yes": 1, "1": 1, "true": 1, "no": 0, "0": 0, "false": 0}}
 REPORT = "report"
+REMEDY = "set `file` to a JSON file's name or to a pattern such as test/vqa/*.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +85,7 @@ def mmed_rag(
         text=text, question=question, images=images, roots=roots or {}, shown=shown, ids=ids, prompt=prompt
     )
     root = source.folder()
-    for path in _files(root, file):
+    for path in matching(root, file, remedy=REMEDY, keep=_is_json):
         name = path.relative_to(root).as_posix()
         stem = name[: -len(path.suffix)]
         for index, (line, row) in enumerate(json_records(path, source)):
@@ -96,18 +98,8 @@ def mmed_rag(
             yield record, _split(row, stem), f"{name}:{line}"
 
 
-def _files(root: Path, pattern: str) -> list[Path]:
-    if pattern.startswith("/") or ".." in PurePosixPath(pattern).parts:
-        raise DataError("`file` must stay below the data root", found=repr(clean(pattern, 120)))
-    found = sorted(p for p in root.glob(pattern) if p.is_file() and p.suffix in (".json", ".jsonl"))
-    if not found:
-        raise DataError(
-            "no file matches below the data root",
-            where="option file",
-            found=repr(clean(pattern, 120)),
-            remedy="set `file` to a JSON file's name or to a pattern such as test/vqa/*.jsonl",
-        )
-    return found
+def _is_json(path: Path) -> bool:
+    return path.suffix in (".json", ".jsonl")
 
 
 def _sample(row: dict[str, Any], place: str, options: _Options) -> Sample:

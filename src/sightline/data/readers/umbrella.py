@@ -26,6 +26,7 @@ from ... import images as pictures
 from ...errors import DataError
 from ...metrics.comparison import same, sex
 from ...types import ImageRef, Message, Sample
+from ..matching import matching
 from ..source import Read, Reader, RecordError, Source, clean, describe, json_records, split_name, stand_in
 
 MARK = "<image>"
@@ -100,21 +101,12 @@ def umbrella(
 
 
 def _files(root: Path, pattern: str) -> list[Path]:
-    if pattern.startswith("/") or ".." in PurePosixPath(pattern).parts:
-        raise DataError(
-            "`file` must stay below the data root", found=repr(pattern), remedy="name it from the root"
-        )
-    wanted = [pattern] if pattern else ["*.json", "*/*.json"]
-    found = sorted({p for each in wanted for p in root.glob(each) if p.is_file()})
-    found = [p for p in found if pattern or p.parent.name != REPEATS]
-    if not found:
-        there = sorted(p.name for p in root.iterdir())[:8]
-        raise DataError(
-            "no file matches below the data root", where="option file",
-            found=f"{', '.join(wanted)}; the root holds {', '.join(there) or 'nothing'}",
-            remedy="give the folder that holds train/, validation/ and test/, or set `file`",
-        )  # fmt: skip
-    return found
+    """The files of the pattern; without one those of the folder and of folders in it, but for repeated ones."""
+    return matching(
+        root, *([pattern] if pattern else ["*.json", "*/*.json"]),
+        remedy="give the folder that holds train/, validation/ and test/, or set `file`",
+        keep=lambda path: bool(pattern) or path.parent.name != REPEATS,
+    )  # fmt: skip
 
 
 def _record(row: dict[str, Any], ident: str, options: _Options) -> Sample:

@@ -30,7 +30,7 @@ from nibabel.volumeutils import apply_read_scaling
 from nibabel.wrapstruct import WrapStructError
 
 from ...errors import ImageError
-from ..files import kind_of
+from ..files import check_regular
 from ..volume import AXES, Three, Volume
 from . import Format
 
@@ -156,11 +156,7 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes], _Head]]:
     """The file behind its header, decompressed; whatever goes wrong with it becomes an ImageError."""
     where = f"file {path.name}"
     try:
-        mode = path.stat().st_mode
-        if kind_of(mode) != "file":
-            raise ImageError(
-                f"the image is a {kind_of(mode)}, not a file", where=where, expected="a regular file"
-            )
+        check_regular(path, where)
         with path.open("rb") as plain:
             packed = plain.read(2) == b"\x1f\x8b"
             plain.seek(0)

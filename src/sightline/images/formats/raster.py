@@ -26,7 +26,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from ...errors import ImageError
-from ..files import kind_of
+from ..files import check_regular
 from . import Format
 
 Picture = PngImageFile | JpegImageFile
@@ -116,11 +116,7 @@ def _opened(path: Path, max_pixels: int | None) -> Iterator[tuple[Picture, bytes
     """The picture with its header read, and the first bytes; whatever Pillow raises becomes an ImageError."""
     where = f"file {path.name}"
     try:
-        mode = path.stat().st_mode
-        if kind_of(mode) != "file":
-            raise ImageError(
-                f"the image is a {kind_of(mode)}, not a file", where=where, expected="a regular file"
-            )
+        check_regular(path, where)
         with path.open("rb") as stream:
             head = stream.read(HEAD)
             stream.seek(0)
