@@ -55,7 +55,7 @@ def document(language: Path, encoder: Path) -> dict[str, Any]:
             "trainable": {"connector": {"full": {"lr": 5e-2}}, **LORA},  # so much that the image counts
             "train": {"steps": 20, "batch": 4},
         },
-        "pairs": {"generate": SHORT},
+        "pairs": {"generate": SHORT, "kinds": dict.fromkeys(("noised", *SECOND), 1)},  # a model so small errs little
         "aligned_image": align,
         "aligned": align,
         "evaluate": {"generate": SHORT, "resamples": 100},
@@ -219,9 +219,14 @@ def test_a_second_run_makes_nothing(life: Life) -> None:
 def test_another_k_retrieves_again_and_neither_tunes_nor_indexes(life: Life, tmp_path: Path) -> None:
     root = life.copy(tmp_path / "runs")
     before = {name: runs.content(root / "life" / name) for name in life.folders}
-    said = life.execute(root, lambda own: own["retrieved"]["choose"].update(k=3))
-    kept, behind = list(life.folders)[:3], list(life.folders)[3:]
-    assert kept == ["data", "encoder", "index"]
+
+    def change(own: dict[str, Any]) -> None:
+        own["retrieved"]["choose"].update(k=3)
+        del own["aligned_image"], own["aligned"]  # whether three reports mislead so small a model, nobody knows
+        own["evaluate"]["models"] = ["taught"]
+
+    said = life.execute(root, change)
+    kept, behind = ["data", "encoder", "index"], ["retrieved", "taught", "pairs", "evaluate"]
     again = [f"{name}: {life.document['stages'][name]['stage']}" for name in behind]
     assert said == [*(f"{name}: up to date" for name in kept), *again]
     changed = {name for name in before if runs.content(root / "life" / name) != before[name]}
