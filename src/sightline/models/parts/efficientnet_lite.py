@@ -115,7 +115,7 @@ class EfficientNetLiteModel(PreTrainedModel):
         """
         tokens = (self.maps(pixel_values) - self.mean) / self.deviation  # [N, 49, 1280]
         if self.config.place:
-            where = self._places().to(tokens.dtype).expand(len(tokens), -1, -1)
+            where = self._places().to(tokens.dtype).expand(tokens.shape[0], -1, -1)
             tokens = torch.cat([tokens, where], dim=-1)  # [N, 49, 1294]
         return BaseModelOutput(last_hidden_state=tokens, hidden_states=(tokens,))
 
