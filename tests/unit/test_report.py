@@ -14,8 +14,8 @@ import pytest
 
 from sightline.errors import DataError, ImageError
 from sightline.report import Card, Page, render
+from sightline.report.card import states
 from sightline.report.charts import curve, points_of, scale
-from sightline.report.gallery import states
 from sightline.report.markup import Html, chance, digits, duration, el
 from sightline.report.verdict import verdicts
 
@@ -49,7 +49,7 @@ class Tags(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.attributes += [(tag, name, value or "") for name, value in attrs]
-        if tag not in ("meta", "img", "col"):
+        if tag not in ("meta", "img", "col", "input"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -99,6 +99,13 @@ def poison(value: Any) -> Any:
     return [poison(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
+def soil(value: Any) -> Any:
+    """Poison in texts, none in keys."""
+    if isinstance(value, dict):
+        return {k: soil(v) for k, v in value.items()}
+    return [soil(v) for v in value] if isinstance(value, list) else poison(value)
+
+
 def test_hostile_strings_in_every_field(whole: Page, tmp_path: Path) -> None:
     def values(entries: Any) -> list[dict[str, Any]]:
         return [{k: poison(v) for k, v in entry.items()} for entry in entries]
@@ -107,7 +114,7 @@ def test_hostile_strings_in_every_field(whole: Page, tmp_path: Path) -> None:
         Card(
             sample=poison(c.sample),
             patient=poison(c.patient),
-            image_png=c.image_png,
+            picture=c.picture,
             errors=c.errors,
             shown={poison(k): v for k, v in c.shown.items()},
             turns=values(c.turns),
@@ -131,25 +138,61 @@ def test_hostile_strings_in_every_field(whole: Page, tmp_path: Path) -> None:
         stages=values(whole.stages),
         notes=[HOSTILE],
         audit=poison(whole.audit),
+        made=poison(whole.made),
+        about=soil(whole.about),
+        groups=soil(whole.groups),
+        counts={
+            m + HOSTILE: {t + HOSTILE: kinds for t, kinds in each.items()} for m, each in whole.counts.items()
+        },
+        reading=replace(
+            whole.reading,
+            items=tuple(
+                replace(i, sample=i.sample + HOSTILE, question=HOSTILE, answer=HOSTILE, before=HOSTILE)
+                for i in whole.reading.items
+            ),
+        ),
     )
-    tags = Tags(shown(page, tmp_path))
+    text = shown(page, tmp_path)
+    assert text.count('<template class="item">') == len(whole.reading.items) > 1
+    tags = Tags(text)
     assert tags.open == []
     assert tags.tags.count("script") == tags.tags.count("style") == 1
     assert not [name for _, name, _ in tags.attributes if name.startswith("on")]
     assert any("<script>alert(1)</script>" in text for text in tags.words)
     pictures = sum(1 + len(c.shown) for c in cards)
-    assert tags.tags.count("img") == pictures + 1
+    repeated = 4  # the worst regressions show their pictures again
+    assert tags.tags.count("img") == pictures + repeated + 1
 
 
 @pytest.mark.parametrize(
-    "gone", ["rows", "parts", "paired", "curves", "gallery", "stages", "notes", "recipe", "command"]
+    "gone",
+    [
+        "rows",
+        "parts",
+        "paired",
+        "curves",
+        "gallery",
+        "stages",
+        "notes",
+        "recipe",
+        "command",
+        "about",
+        "groups",
+    ],
 )
 def test_any_piece_may_be_missing(whole: Page, tmp_path: Path, gone: str) -> None:
-    empty = "" if gone in ("recipe", "command") else {} if gone in ("parts", "curves") else ()
-    text = shown(replace(whole, **{gone: empty, "audit": None}), tmp_path)
-    section = {"rows": "scores", "parts": "findings", "curves": "training", "gallery": "cases"}.get(
-        gone, gone
+    empty = (
+        "" if gone in ("recipe", "command") else {} if gone in ("parts", "curves", "about", "groups") else ()
     )
+    more = {"counts": {}} if gone == "parts" else {}  # both stand in one section
+    text = shown(replace(whole, **{gone: empty, "audit": None, **more}), tmp_path)
+    section = {
+        "rows": "scores",
+        "parts": "findings",
+        "curves": "training",
+        "gallery": "cases",
+        "about": "card",
+    }.get(gone, gone)
     assert Tags(text).open == []
     assert f'id="{section}"' not in text
     assert f'href="#{section}"' not in text
@@ -176,11 +219,19 @@ def test_one_model_and_one_curve_point(tmp_path: Path) -> None:
 def test_the_sentences_of_a_good_run(whole: Page) -> None:
     said = verdicts(whole)
     assert said[0].tone == "good"
-    assert said[0].text.startswith("With its image, aligned answers 0.89 [0.87, 0.91] of findings right")
-    assert "before training it was 0.50 [0.48, 0.52]" in said[0].text
+    assert said[0].text == (
+        "aligned is better than taught: balanced accuracy +0.030 [+0.012, +0.048], p = 0.003 on the same answers."
+    )
+    assert said[1].text.startswith(
+        "taught is better than base: balanced accuracy +0.360 [+0.335, +0.385], p < 0.001"
+    )
+    level = next(
+        v for v in said if v.text.startswith("With its image, aligned answers 0.89 [0.87, 0.91] of findings")
+    )
+    assert level.tone == "good"
+    assert "before training it was 0.50 [0.48, 0.52]" in level.text
     blind = next(v for v in said if v.text.startswith("Without its image, taught"))
     assert blind.text.endswith("the answers depend on the image.")
-    assert any(v.text.endswith("+0.030 [+0.012, +0.048] on the same answers: an improvement.") for v in said)
     assert any("Always giving the commonest answer would be right 0.71 of the time" in v.text for v in said)
 
 
@@ -198,8 +249,30 @@ def test_a_blind_model_is_said_to_be_blind() -> None:
 def test_an_interval_over_zero_is_no_improvement(whole: Page) -> None:
     paired = [dict(e, low=-0.01) if e["question"] == "aligned minus taught" else e for e in whole.paired]
     said = verdicts(replace(whole, paired=paired))
-    assert any("the interval includes 0" in v.text for v in said)
-    assert not any("an improvement" in v.text for v in said)
+    assert said[0].tone == "plain"
+    assert said[0].text.startswith("aligned is not shown to differ from taught")
+    assert said[0].text.endswith("the interval includes 0.")
+
+
+def test_a_p_value_that_is_not_small_is_no_improvement(whole: Page) -> None:
+    paired = [dict(e, p=0.05) if e["question"] == "aligned minus taught" else e for e in whole.paired]
+    said = verdicts(replace(whole, paired=paired))
+    assert said[0].tone == "plain"
+    assert said[0].text.endswith("p is not below 0.05, corrected for all tests.")
+
+
+def test_a_loss_is_a_loss_and_less_of_an_error_is_a_gain(whole: Page) -> None:
+    worse = [
+        dict(e, difference=-0.03, low=-0.05, high=-0.01) if "aligned" in e["question"] else e
+        for e in whole.paired
+    ]
+    said = verdicts(replace(whole, paired=worse))[0]
+    assert (said.tone, said.text[:28]) == ("caution", "aligned is worse than taught")
+    fewer = [dict(e, metric="unparsed") for e in worse]
+    sides = (("aligned", "clean"), ("taught", "clean"))
+    assert replace(whole, paired=worse).shown(*sides, "balanced_accuracy") == -1
+    assert replace(whole, paired=fewer).shown(*sides, "unparsed") == 1
+    assert replace(whole, paired=fewer).shown(*sides[::-1], "unparsed") == -1
 
 
 def test_bold_needs_a_paired_interval(whole: Page, tmp_path: Path) -> None:
@@ -231,9 +304,12 @@ def test_findings_are_findings() -> None:
 
 
 def test_cards_come_with_errors_first(whole: Page, tmp_path: Path) -> None:
-    cards = [replace(card, errors=i) for i, card in enumerate(whole.gallery)]
+    cards = [
+        replace(card, errors=i, turns=[dict(t, right=dict(t["right"], taught=False)) for t in card.turns])
+        for i, card in enumerate(whole.gallery)
+    ]
     text = shown(replace(whole, gallery=cards), tmp_path)
-    places = [text.index(f"<bdi>{card.sample}</bdi>") for card in cards]
+    places = [text.index(f"<h3><bdi>{card.sample}</bdi>") for card in cards]
     assert places == sorted(places, reverse=True)
 
 
@@ -245,9 +321,9 @@ def test_states_of_a_turn() -> None:
     assert states({"right": {}}, models) == states({"right": {"base": True}}, []) == []
 
 
-def test_a_picture_must_be_png() -> None:
+def test_a_picture_must_be_one_that_browsers_show() -> None:
     with pytest.raises(ImageError) as caught:
-        Card(sample="s1", patient="p1", image_png=b"GIF89a..")
+        Card(sample="s1", patient="p1", picture=b"GIF89a..")
     assert "case s1, image clean" in str(caught.value)
     assert "GIF89a" in str(caught.value)
 

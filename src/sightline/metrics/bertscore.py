@@ -192,4 +192,4 @@ def _match(said: _Text, right: _Text) -> tuple[float, float, float]:
     return precision, recall, 2 * precision * recall / both if both else 0.0
 
 
-METRIC = Metric(score=bertscore, version=1, paper="Zhang et al. 2020, arXiv:1904.09675")
+METRIC = Metric(score=bertscore, version=1, paper="Zhang et al. 2020, arXiv:1904.09675", needs_model=True)

@@ -40,6 +40,7 @@ class Measure:
         doc: one sentence that defines the number.
         left_out: topics or findings that could not be scored, by name.
         notes: sentences that belong beside the number: how it differs from another of the same name, what it lacks.
+        tables: named tables behind the number, of plain values: `rows` and `columns` (names) and `counts`.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Measure:
     doc: str = ""
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def value(self) -> float:
         """The measure on the data as they are: every row once."""
@@ -70,6 +72,8 @@ class Metric:
         answers: reads a file of answers in the metric's own layout, given its path and the options; None where there
             is no such layout.
         sections: measures to the figures of each section, in the order and the names of the metric's own program.
+        attributes: attributes of samples that it reads, beside those that its options name.
+        needs_model: whether it runs a model of its own, so that a run is verified without it unless that is wanted.
     """
 
     score: Callable[..., list[Measure]]
@@ -77,6 +81,8 @@ class Metric:
     paper: str = ""
     answers: Callable[[Path, Mapping[str, Any]], list[Prediction]] | None = None
     sections: Callable[[Sequence[Measure]], dict[str, dict[str, float]]] | None = None
+    attributes: tuple[str, ...] = ()
+    needs_model: bool = False
 
 
 def rows(predictions: Sequence[Prediction]) -> list[Prediction]:

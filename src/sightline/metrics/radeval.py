@@ -113,5 +113,6 @@ def _ran(name: str, work: Callable[[], Any]) -> Any:
 METRIC = Metric(
     score=radeval,
     version=1,
+    needs_model=True,
     paper="Xu et al. 2025 (RadEval), arXiv:2509.18030; Smit et al. 2020; Jain et al. 2021",
 )

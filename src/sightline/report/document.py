@@ -9,21 +9,27 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from . import tables
+from . import model_card, tables
 from .calibration import confidence
-from .gallery import gallery
+from .confusion import confusion
+from .gallery import dialog, gallery
 from .glossary import glossary
-from .markup import Html, duration, el, plain
+from .groups import groups
+from .looking import looking
+from .markup import Html, el
+from .mistakes import mistakes
 from .page import Page
+from .provenance import provenance
+from .reader import reader
+from .regressions import regressions
 from .retrieval import retrieval
 from .verdict import section as verdict_section
 from .verdict import tiles
 
 FOLDER = Path(__file__).parent
+STYLES, SCRIPTS = ("page.css", "read.css"), ("page.js", "cases.js", "read.js")
 ICONS = Html(
     '<svg width="0" height="0" class="unseen" aria-hidden="true"><defs>'
     '<symbol id="right" viewBox="0 0 20 20"><circle cx="10" cy="10" r="9"/>'
@@ -39,8 +45,24 @@ SECTIONS = (
     (
         "scores",
         "Before and after",
-        "Scores on clean images with 95 % intervals. Bold marks the best model, and only where "
-        "its paired difference from the runner-up has an interval that excludes 0.",
+        "Scores on clean images with 95 % intervals; below each, what the step before it changed, tested on the same "
+        "answers. Bold marks the best model, and only where it is shown to beat the runner-up.",
+    ),
+    (
+        "broken",
+        "Worst regressions",
+        "Answers that were right before the last step and are wrong after it; what cost the right answer most comes "
+        "first.",
+    ),
+    (
+        "findings",
+        "By finding",
+        "Clean images, the best finding of the last model first. Choose a count of errors to see the cases behind it.",
+    ),
+    (
+        "groups",
+        "By subgroup",
+        "Clean images, the worst group of the last model first. The gap is the best group minus the worst.",
     ),
     (
         "blind",
@@ -61,14 +83,15 @@ SECTIONS = (
         "Answers that were picked among choices, clean images. Dots on the dashed line: as often right as sure. Below "
         "it, the model is too sure.",
     ),
-    ("findings", "By finding", "Clean images, the best finding of the last model first."),
     (
         "paired",
         "Paired differences",
         "Both sides answered the same questions of the same patients. A hollow mark means that "
         "the interval includes 0.",
     ),
-    ("cases", "Cases", "Cases with most errors first. Choose a picture to enlarge it."),
+    ("cases", "Cases", "The worst regression first, then most errors. Choose a picture to enlarge it."),
+    ("read", "Read blinded", "For a person who judges answers without knowing which model gave them."),
+    ("card", "Model card", "Made from what the run knows; also written as model_card.md beside this file."),
     (
         "training",
         "Training",
@@ -82,12 +105,16 @@ SECTIONS = (
 )
 TABS = {
     "scores": "Scores",
+    "broken": "Regressions",
+    "findings": "Findings",
+    "groups": "Subgroups",
     "blind": "Blind test",
     "retrieval": "Reports",
     "confidence": "Confidence",
-    "findings": "Findings",
     "paired": "Differences",
     "cases": "Cases",
+    "read": "Read blinded",
+    "card": "Model card",
     "training": "Training",
     "provenance": "Provenance",
 }
@@ -100,33 +127,58 @@ INTERVALS = (
     "Patients needed are those who would show the observed difference with 80 % power at the 5 % level, if they "
     "vary as these do and have as many images. The observed difference is uncertain itself, so take it as an order "
     "of magnitude.",
-    "The p values are those of the evaluation. This page makes no correction of its own for the number of "
-    "comparisons, so read a lone small p value among many with care.",
+    "The p values are those of the evaluation, corrected after Holm over all its comparisons. A difference is called "
+    "better or worse where its interval excludes 0 and its p value is below 0.05.",
 )
 
 
-def render(page: Page, out: Path) -> None:
+def render(page: Page, out: Path, *, blinded: bool = False) -> None:
     """Write the report as one HTML file; the same page gives the same bytes.
 
     Args:
         page: what to show.
         out: the file to write; its folder is made if it is absent.
+        blinded: write the blinded reader alone: no names of models and no scores.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     fresh = out.with_name(f".{out.name}.part")
     # A lone surrogate in a model's answer must not lose the report, so it becomes a question mark.
-    fresh.write_bytes(document(page).encode("utf-8", "replace"))
+    fresh.write_bytes(document(page, blinded=blinded).encode("utf-8", "replace"))
     os.replace(fresh, out)
 
 
-def document(page: Page) -> Html:
+def document(page: Page, *, blinded: bool = False) -> Html:
     """The whole file as text."""
-    style, script = (Html((FOLDER / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
+    style, script = (
+        Html("".join((FOLDER / n).read_text(encoding="utf-8") for n in names)) for names in (STYLES, SCRIPTS)
+    )
+    blocks = {"read": reader(page, alone=True)} if blinded else _blocks(page)
+    top = el("header", el("h1", "Blinded reading"), class_="top") if blinded else _header(page, list(blocks))
+    body = el(
+        "body",
+        ICONS,
+        None if blinded else el("a", "Skip to the results", href="#main", class_="skip"),
+        el("p", page.notice, class_="notice"),
+        top,
+        el(
+            "main",
+            [_section(*part, blocks[part[0]]) for part in SECTIONS if part[0] in blocks],
+            None if blinded else _method(page),
+            id="main",
+        ),
+        _footer(page),
+        dialog() if page.gallery else None,
+        el("script", script),
+    )
+    return Html(f"<!DOCTYPE html>\n{el('html', _head(page, style, script), body, lang='en')}\n")
+
+
+def _head(page: Page, style: Html, script: Html) -> Html:
     policy = (
         f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
         "base-uri 'none'; form-action 'none'"
     )
-    head = el(
+    return el(
         "head",
         el("meta", charset="utf-8"),
         # The policy stands before all else because it rules only what follows it.
@@ -137,47 +189,33 @@ def document(page: Page) -> Html:
         el("title", page.title),
         el("style", style),
     )
-    blocks = _blocks(page)
-    body = el(
-        "body",
-        ICONS,
-        el("a", "Skip to the results", href="#main", class_="skip"),
-        el("p", page.notice, class_="notice"),
-        _header(page, [name for name, _, _ in SECTIONS if name in blocks]),
-        el(
-            "main",
-            [_section(*part, blocks[part[0]]) for part in SECTIONS if part[0] in blocks],
-            _method(page),
-            id="main",
-        ),
-        el(
-            "footer",
-            el("p", page.notice),
-            el(
-                "p",
-                "This file holds pictures and record names: share it as you would share the "
-                "data it was made from.",
-            ),
-        ),
-        el("script", script),
+
+
+def _footer(page: Page) -> Html:
+    warning = (
+        "This file holds pictures and record names: share it as you would share the data it was made from."
     )
-    return Html(f"<!DOCTYPE html>\n{el('html', head, body, lang='en')}\n")
+    return el("footer", el("p", page.notice), el("p", warning))
 
 
 def _blocks(page: Page) -> dict[str, Html]:
-    """The sections that have something to show."""
+    """The sections that have something to show, in the order of reading."""
     built = {
         "scores": tables.before_after(page),
-        "blind": tables.blind(page),
+        "broken": regressions(page),
+        "blind": Html(tables.blind(page) + looking(page)),
         "retrieval": retrieval(page),
         "confidence": confidence(page),
-        "findings": tables.findings(page),
+        "findings": Html(tables.findings(page) + mistakes(page) + confusion(page)),
+        "groups": groups(page),
         "paired": tables.forest(page),
         "cases": gallery(page),
+        "read": reader(page),
+        "card": model_card.html(page),
         "training": tables.curves(page),
-        "provenance": _provenance(page),
+        "provenance": provenance(page),
     }
-    return {name: block for name, block in built.items() if block}
+    return {name: built[name] for name, _, _ in SECTIONS if built[name]}
 
 
 def _header(page: Page, present: list[str]) -> Html:
@@ -207,54 +245,6 @@ def _section(name: str, title: str, lead: str, block: Html) -> Html:
         block,
         id=name,
         aria_labelledby=f"{name}-title",
-    )
-
-
-def _provenance(page: Page) -> Html:
-    blocks = []
-    if page.stages:
-        heads = (
-            ("Name", None),
-            ("Stage", None),
-            ("Content", None),
-            ("Read", None),
-            ("Time", "number"),
-            ("Machine", None),
-        )
-        head = el("tr", [el("th", text, scope="col", class_=kind) for text, kind in heads])
-        table = el("table", el("thead", head), el("tbody", [_stage(s) for s in page.stages]), class_="stages")
-        blocks.append(el("div", table, class_="scroll", role="region", aria_label="Stages", tabindex=0))
-        versions = {str(s.get("name", "")): plain(s["versions"]) for s in page.stages if s.get("versions")}
-        if versions:
-            distinct = {text: [n for n, t in versions.items() if t == text] for text in versions.values()}
-            lines = [el("p", el("b", ", ".join(n)), ": ", text) for text, n in distinct.items()]
-            blocks.append(el("details", el("summary", "Software versions"), lines))
-    if page.audit:
-        entries = tables.rows_of((name, plain(value)) for name, value in page.audit.items())
-        blocks.append(
-            el("details", el("summary", "Data audit"), el("dl", entries, class_="facts"), open=True)
-        )
-    if page.command:
-        blocks.append(
-            el("details", el("summary", "Command"), el("pre", el("code", page.command), tabindex=0))
-        )
-    if page.recipe:
-        blocks.append(
-            el("details", el("summary", "Recipe as run"), el("pre", el("code", page.recipe), tabindex=0))
-        )
-    return Html("".join(blocks))
-
-
-def _stage(stage: Mapping[str, Any]) -> Html:
-    content = str(stage.get("content", ""))
-    return el(
-        "tr",
-        el("th", str(stage.get("name", "")), scope="row"),
-        el("td", stage.get("stage", "")),
-        el("td", el("code", content[:12], title=content)),
-        el("td", plain(stage.get("parents")) or "–"),
-        el("td", duration(stage.get("seconds")), class_="number"),
-        el("td", plain(stage.get("machine"))),
     )
 
 

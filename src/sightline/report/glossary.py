@@ -39,8 +39,14 @@ LABELS = {
     "amber_f1": "AMBER F1",
     "amber_unparsed": "AMBER unparsed",
     "amber_score": "AMBER score",
+    "looks_at_finding": "Looks at the finding",
+    "open_f1": "Open F1",
+    "grade_macro_f1": "Grade, macro F1",
+    "diagnosis_macro_f1": "Diagnosis, macro F1",
+    "grade_kappa": "Grade, weighted kappa",
+    "image_text_similarity": "Image-text similarity",
 }
-UNITS = {"margin": "nats"}
+UNITS = {"margin": "nats", "looks_at_finding": "nats"}
 CHANCE = {"balanced_accuracy": 0.5, "auc": 0.5, "margin": 0.0}
 MEANINGS = {
     "balanced_accuracy": "Mean of the share of present findings answered right and the share of absent ones "
@@ -80,6 +86,12 @@ MEANINGS = {
     "amber_f1": "F1 of the answer no to questions about objects, attributes and relations, in percent.",
     "amber_score": "The mean of 100 - CHAIR and F1.",
     "help": "Of the answers that are wrong without reports, the share that is right with them.",
+    "looks_at_finding": "Log-probability of the right answer with a box elsewhere covered, minus that with the "
+    "finding's box covered, in nats. Above 0 the finding itself is what is looked at.",
+    "open_recall": "Share of the right answer's words that the answer holds, open questions.",
+    "closed_accuracy": "Share of closed questions answered rightly, choices such as left or right among them.",
+    "grade_kappa": "Agreement of grades beyond chance; an error counts by the square of how many grades it is off.",
+    "image_text_similarity": "Cosine of image and answer, to the encoder that the recipe tuned.",
 }
 KINDS = {
     "clean": "the image itself",

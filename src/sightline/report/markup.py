@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-VOID = frozenset({"img", "meta", "col", "br", "hr"})
+VOID = frozenset({"img", "meta", "col", "br", "hr", "input"})
 DASH = "–"
 
 
@@ -101,6 +101,12 @@ def chance(p: Any) -> str:
     if found is None:
         return DASH
     return "< 0.001" if found < 0.001 else f"{found:.3f}" if found < 0.1 else f"{found:.2f}"
+
+
+def p_is(p: Any) -> str:
+    """A p value within a sentence: `p = 0.03`, `p < 0.001`; nothing where there is none."""
+    shown = chance(p)
+    return "" if shown == DASH else f"p {shown}" if shown.startswith("<") else f"p = {shown}"
 
 
 def duration(seconds: Any) -> str:

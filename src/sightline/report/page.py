@@ -1,13 +1,16 @@
-"""What a report is made from: plain numbers, texts and PNG bytes, and how to look them up."""
+"""What a report is made from: plain numbers, texts and the bytes of pictures, and how to look them up."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
-from ..errors import DataError, ImageError
+from ..errors import DataError
+from .blinded import Reading
+from .card import Card, in_order
 from .markup import number
 
 NOTICE = "For research only. Not a medical device; not for diagnosis or treatment."
@@ -37,6 +40,8 @@ LOWER_IS_BETTER = frozenset(
         "ece_width",
         "aurc",
         "aurc_open",
+        "grade_unread",
+        "diagnosis_unread",
         "chair",
         "hallucination",
         "omission",
@@ -47,8 +52,8 @@ LOWER_IS_BETTER = frozenset(
     }
     | {"amber_chair", "amber_hal", "amber_cog", "amber_unparsed"}
 )
+MOST_CHANCE = 0.05  # a p value from here on shows nothing
 NOT_FINDINGS = frozenset({"dropped_resamples"})
-PNG = b"\x89PNG\r\n\x1a\n"
 
 Side = tuple[str, str]
 """A model and the kind of image it saw."""
@@ -56,40 +61,7 @@ Side = tuple[str, str]
 _SIDES = re.compile(r"^(?:(?P<prefix>.+?):\s*)?(?P<a>.+?) minus (?P<b>.+?)(?:,? on (?P<image>\S+))?[.?]?$")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Card:
-    """One case of the gallery.
-
-    Args:
-        sample: the sample's id.
-        patient: its patient.
-        image_png: the clean image, as PNG bytes.
-        shown: degraded pictures that models saw, kind -> PNG bytes.
-        turns: dicts with `question`, `topic`, `answer` (the right one), `answers` {model: text},
-            `right` {model: bool} and, optionally, `probability` {model: p(yes)}.
-        errors: wrong answers of the case; cases with more come first.
-    """
-
-    sample: str
-    patient: str
-    image_png: bytes
-    turns: Sequence[Mapping[str, Any]] = ()
-    shown: Mapping[str, bytes] = field(default_factory=dict)
-    errors: int = 0
-
-    def __post_init__(self) -> None:
-        for kind, data in {"clean": self.image_png, **self.shown}.items():
-            if not data.startswith(PNG):
-                raise ImageError(
-                    "a picture of the report's gallery is not a PNG file",
-                    where=f"case {self.sample}, image {kind}",
-                    found=repr(bytes(data[:8])),
-                    expected=repr(PNG),
-                    remedy="encode the picture as PNG before it is given to the report",
-                )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Page:
     """All that a report shows. Anything but the title may be empty; its section is then left out.
 
@@ -106,12 +78,25 @@ class Page:
         calibration: model -> `n`, `patients`, `measures` {name: {value, low, high}}, `bins` of dicts with `confidence`,
             `accuracy`, `low`, `high`, `n`, and `curve` of pairs (share answered, share of these that is wrong).
         abstain: what `abstain.json` of an evaluation holds, or None.
+        counts: model -> topic -> kind -> turns of that kind, see `mistakes`; of all cases, also those left out.
+        changes: over all cases, `turns`, and how many of them the last step `fixed` and `broke`; empty for one model.
+        groups: `rows` {attribute, group, model, metric, value, low, high, n, patients}, `gaps` {attribute, model,
+            metric, worst, best, gap, low, high, p, chance, equity, equity_low, equity_high}, `changes` of the gaps and
+            `left_out`, as `stages.subgroups` gives them; empty without subgroups.
+        tables: "model, image" -> "measure: table" -> `rows` and `columns` (names) and `counts`.
+        looked: sentences on attention to the image.
         curves: stage -> list of dicts with `step` and any numbers logged at it.
-        gallery: cases.
+        gallery: cases, all of them or those that matter most.
+        cases: how many there are in all.
+        reading: what a blinded reader is asked, or None.
+        about: what the model card says beside figures; see `model_card`.
         stages: provenance, dicts with `stage`, `name`, `content`, `seconds`, `parents`, `machine`,
             `versions`.
         notes: warnings, one sentence each.
         audit: results of the data audit, or None.
+        made: what made the numbers: decoding, hashes and versions, or None.
+        near: pairs of images that are nearly the same, dicts with `splits`, `records`, `one_patient`, `alike` and the
+            bytes of both `pictures`.
     """
 
     title: str
@@ -124,16 +109,27 @@ class Page:
     curves: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     calibration: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     abstain: Mapping[str, Any] | None = None
+    counts: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
+    changes: Mapping[str, int] = field(default_factory=dict)
+    groups: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    tables: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    looked: Sequence[str] = ()
     gallery: Sequence[Card] = ()
+    cases: int = 0
+    reading: Reading | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
     stages: Sequence[Mapping[str, Any]] = ()
     notes: Sequence[str] = ()
     audit: Mapping[str, Any] | None = None
+    made: Mapping[str, Any] | None = None
+    near: Sequence[Mapping[str, Any]] = ()
 
     def __post_init__(self) -> None:
         _check("rows", self.rows, ("model", "image", "metric", "value"))
         _check("paired", self.paired, ("question", "metric", "difference"))
+        _check("groups", self.groups.get("rows", ()), ("attribute", "group", "model", "metric", "value"))
 
-    @property
+    @cached_property
     def models(self) -> list[str]:
         """Model names in order of training: `base` first, then as rows name them, then as cards do."""
         found = dict.fromkeys(str(row["model"]) for row in self.rows if not _baseline(row))
@@ -142,7 +138,18 @@ class Page:
                 found.update(dict.fromkeys(map(str, turn.get("answers", {}))))
         return sorted(found, key=lambda name: name != "base")
 
-    @property
+    @cached_property
+    def answering(self) -> list[str]:
+        """Models whose answers stand in the gallery."""
+        given = {str(m) for card in self.gallery for turn in card.turns for m in turn.get("answers", {})}
+        return [model for model in self.models if model in given]
+
+    @cached_property
+    def ordered(self) -> list[Card]:
+        """The gallery, worst first; a case's place in it is its number throughout the report."""
+        return in_order(self.gallery, self.answering)
+
+    @cached_property
     def images(self) -> list[str]:
         """Kinds of images that were scored, clean first."""
         found = dict.fromkeys(str(row["image"]) for row in self.rows)
@@ -153,7 +160,7 @@ class Page:
         """Kinds of images that do not show what is asked about."""
         return [kind for kind in self.images if kind not in SEEN]
 
-    @property
+    @cached_property
     def metrics(self) -> list[str]:
         """Metrics that were scored, the main ones first, majority baselines left out."""
         found = dict.fromkeys(str(row["metric"]) for row in self.rows if not _baseline(row))
@@ -180,13 +187,35 @@ class Page:
 
     def pair(self, left: Side, right: Side, metric: str) -> tuple[float, float, float] | None:
         """The paired difference left minus right as (difference, low, high), whichever way it was asked."""
+        found = self._entry(left, right, metric)
+        if found is None:
+            return None
+        turned, entry = found
+        middle, low, high = (float(entry[key]) for key in ("difference", "low", "high"))
+        return (-middle, -high, -low) if turned else (middle, low, high)
+
+    def chance(self, left: Side, right: Side, metric: str) -> float | None:
+        """The p value of a paired difference, or None where there is none."""
+        found = self._entry(left, right, metric)
+        return None if found is None else number(found[1].get("p"))
+
+    def shown(self, left: Side, right: Side, metric: str) -> int:
+        """What a paired difference shows: 1 that left is better, -1 that it is worse, 0 neither.
+
+        It shows something where its interval excludes 0 and its p value, where there is one, is small.
+        """
+        pair, p = self.pair(left, right, metric), self.chance(left, right, metric)
+        if pair is None or pair[1] <= 0 <= pair[2] or (p is not None and p >= MOST_CHANCE):
+            return 0
+        return 1 if (pair[0] > 0) != (metric in LOWER_IS_BETTER) else -1
+
+    def _entry(self, left: Side, right: Side, metric: str) -> tuple[bool, Mapping[str, Any]] | None:
+        """The comparison of two sides that has an interval, and whether it was asked the other way round."""
         for entry in self.paired:
             sides = self.sides(entry) if entry["metric"] == metric else None
-            values = [number(entry.get(key)) for key in ("difference", "low", "high")]
-            if sides not in ((left, right), (right, left)) or None in values:
-                continue
-            middle, low, high = (v for v in values if v is not None)
-            return (middle, low, high) if sides == (left, right) else (-middle, -high, -low)
+            whole = all(number(entry.get(key)) is not None for key in ("difference", "low", "high"))
+            if whole and sides in ((left, right), (right, left)):
+                return sides != (left, right), entry
         return None
 
     def sides(self, entry: Mapping[str, Any]) -> tuple[Side, Side] | None:

@@ -7,13 +7,14 @@ from typing import Any
 
 from .charts import Dot, Scale, bar, curve, key, points_of, ruler, scale, track
 from .glossary import CHANCE, UNITS, kind, label
-from .markup import Html, bounds, chance, count, digits, el, number, words
+from .markup import Html, bounds, chance, count, digits, el, number, p_is, words
 from .page import LOWER_IS_BETTER, RELIANCE, Page
 from .verdict import headline_metric
 
 BLIND_METRICS = ("balanced_accuracy", "margin")
 CURVES = ("loss", "margin", "accuracy", "lr")
 MAX_CURVES = 6
+TONES = {1: ("good", "better"), -1: ("bad", "worse"), 0: ("open", "not shown to differ")}
 TITLES = {
     "loss": "Loss",
     "lr": "Learning rate",
@@ -25,7 +26,7 @@ TITLES = {
 
 
 def before_after(page: Page) -> Html:
-    """Metrics by models on clean images; bold only where the paired interval excludes 0."""
+    """Metrics by models on clean images; bold only where the best is shown to be."""
     shown = [m for m in page.metrics if m not in RELIANCE]
     metrics = [m for m in shown if any(page.row(model, "clean", m) for model in page.models)]
     models = [m for m in page.models if any(page.row(m, "clean", metric) for metric in metrics)]
@@ -130,7 +131,10 @@ def _metric_row(page: Page, metric: str, models: list[str], baseline: bool) -> H
     numbers = [row.get(k) for row in rows.values() if row for k in ("value", "low", "high")]
     axis = scale([*numbers, easy], count=3)
     best = _best(page, metric, rows)
-    cells = [_score(rows[m], axis, page.models.index(m), easy, m == best) for m in models]
+    cells = [
+        _score(rows[m], axis, page.models.index(m), easy, m == best, _change(page, metric, models, place))
+        for place, m in enumerate(models)
+    ]
     if baseline:
         base = (
             [el("span", digits(easy), class_="value"), el("span", easy_name, class_="ci")]
@@ -142,27 +146,51 @@ def _metric_row(page: Page, metric: str, models: list[str], baseline: bool) -> H
     return el("tr", el("th", label(metric), unit, scope="row"), cells)
 
 
-def _score(row: Mapping[str, Any] | None, axis: Scale, series: int, line: float | None, best: bool) -> Html:
+def _score(
+    row: Mapping[str, Any] | None,
+    axis: Scale,
+    series: int,
+    line: float | None,
+    best: bool,
+    change: Html | None,
+) -> Html:
     if row is None:
         return el("td", "–")
     value = digits(row["value"])
     shown = (
-        el("strong", value, class_="value", title="best; its paired interval excludes 0")
+        el("strong", value, class_="value", title="best; shown to beat the runner-up")
         if best
         else el("span", value, class_="value")
     )
     small = bar(axis, _dot(row, series, y=9.0), line=line)
-    return el("td", shown, el("span", bounds(row.get("low"), row.get("high")), class_="ci"), small)
+    return el("td", shown, el("span", bounds(row.get("low"), row.get("high")), class_="ci"), small, change)
+
+
+def _change(page: Page, metric: str, models: Sequence[str], place: int) -> Html | None:
+    """What a step changed, with its interval, its p value and what that shows, in words as well as in colour."""
+    if not place:
+        return None
+    sides = (models[place], "clean"), (models[place - 1], "clean")
+    pair = page.pair(*sides, metric)
+    if pair is None:
+        return None
+    tone, word = TONES[page.shown(*sides, metric)]
+    p = page.chance(*sides, metric)
+    text = f"{digits(pair[0], signed=True)} {bounds(*pair[1:], signed=True)}"
+    if p is not None:
+        text += f", {p_is(p)}".replace(" = ", "\u00a0=\u00a0")  # no line ends within it
+    return el("div", text, el("span", word, class_=f"tone {tone}"), class_="change")
 
 
 def _best(page: Page, metric: str, rows: Mapping[str, Mapping[str, Any] | None]) -> str | None:
-    """The best model, if it beats the runner-up by a paired interval that excludes 0."""
+    """The best model, if it is shown to beat the runner-up."""
     sign = -1 if metric in LOWER_IS_BETTER else 1
     order = sorted(
         (m for m, row in rows.items() if row), key=lambda m: -sign * float((rows[m] or {})["value"])
     )
-    pair = page.pair((order[0], "clean"), (order[1], "clean"), metric) if len(order) > 1 else None
-    return order[0] if pair and min(sign * pair[1], sign * pair[2]) > 0 else None
+    if len(order) < 2 or page.shown((order[0], "clean"), (order[1], "clean"), metric) <= 0:
+        return None
+    return order[0]
 
 
 def _easy(page: Page, metric: str) -> tuple[float | None, str]:

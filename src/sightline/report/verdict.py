@@ -1,14 +1,17 @@
-"""What the numbers say, in sentences that claim no more than their intervals allow."""
+"""What the numbers say, in sentences that claim no more than their intervals allow; what changed comes first."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 from .glossary import CHANCE, KINDS, UNITS, inline, kind, label
-from .markup import Html, bounds, count, digits, el, enumerate_words, estimate, number, words
-from .page import LOWER_IS_BETTER, Page
+from .groups import worst_groups
+from .markup import Html, bounds, count, digits, el, enumerate_words, estimate, number, p_is, words
+from .page import LOWER_IS_BETTER, MOST_CHANCE, Page
+from .regressions import balance
 from .retrieval import headline
 
 Tone = Literal["good", "caution", "plain"]
@@ -35,14 +38,15 @@ def verdicts(page: Page) -> list[Verdict]:
     if metric is None:
         return [Verdict("caution", "No score on clean images was given, so this report draws no conclusion.")]
     models = page.models
-    found = [_level(page, models[-1], metric)]
+    found = [_change(page, a, b, metric) for a, b in reversed(list(pairwise(models)))]
+    if text := balance(page):
+        found.append(Verdict("plain", text))
+    found.append(_level(page, models[-1], metric))
     found += [
         v
         for m in reversed(models)
         if (v := _dependence(page, m, metric)) and (m != "base" or len(models) == 1)
     ]
-    if len(models) > 1:
-        found.append(_change(page, models[-2], models[-1], metric))
     found += [
         v
         for v in (
@@ -52,6 +56,7 @@ def verdicts(page: Page) -> list[Verdict]:
         )
         if v
     ]
+    found += [Verdict("plain", told) for told in worst_groups(page)]
     return found
 
 
@@ -61,7 +66,7 @@ def section(page: Page) -> Html:
         el(
             "li",
             el("span", _icon(v.tone), el("span", TONES[v.tone] + ": ", class_="unseen")),
-            el("p", v.text),
+            el("p", v.text.replace("p = ", "p\u00a0=\u00a0")),  # no line ends within a p value
             class_=v.tone,
         )
         for v in verdicts(page)
@@ -183,7 +188,7 @@ def _falls(
 
 
 def _change(page: Page, before: str, after: str, metric: str) -> Verdict:
-    """What the last training step changed, by the paired difference on clean images."""
+    """What a training step changed, by the paired difference on clean images."""
     pair = page.pair((after, "clean"), (before, "clean"), metric)
     if pair is None:
         return Verdict(
@@ -193,13 +198,20 @@ def _change(page: Page, before: str, after: str, metric: str) -> Verdict:
         )
     unit = f" {UNITS[metric]}" if metric in UNITS else ""
     size = f"{digits(pair[0], signed=True)}{unit} {bounds(pair[1], pair[2], signed=True)}"
-    text = f"From {before} to {after}, {inline(metric)} changes by {size} on the same answers"
-    sign = -1 if metric in LOWER_IS_BETTER else 1
-    if min(sign * pair[1], sign * pair[2]) > 0:
-        return Verdict("good", f"{text}: an improvement.")
-    if max(sign * pair[1], sign * pair[2]) < 0:
-        return Verdict("caution", f"{text}: a loss.")
-    return Verdict("plain", f"{text}: the interval includes 0, so neither is shown to be better.")
+    p = page.chance((after, "clean"), (before, "clean"), metric)
+    size += "" if p is None else f", {p_is(p)}"
+    text = f"{inline(metric)} {size} on the same answers"
+    found = page.shown((after, "clean"), (before, "clean"), metric)
+    if found > 0:
+        return Verdict("good", f"{after} is better than {before}: {text}.")
+    if found < 0:
+        return Verdict("caution", f"{after} is worse than {before}: {text}.")
+    why = (
+        "the interval includes 0"
+        if pair[1] <= 0 <= pair[2]
+        else f"p is not below {MOST_CHANCE}, corrected for all tests"
+    )
+    return Verdict("plain", f"{after} is not shown to differ from {before}: {text}; {why}.")
 
 
 def _reports(page: Page, model: str) -> Verdict | None:

@@ -8,12 +8,15 @@ Intervals are percentiles of the bootstrap, taken further out by Student's t for
 (`interval.py`); docs/decisions/0008-intervals.md says why.
 """
 
+from .agreement import cohen
 from .conformal import Threshold, abstain, applied
 from .contrast import Paired, difference_of_differences, paired
+from .exchange import exchanged
 from .holm import holm
 from .interval import interval
 from .measured import DROPPED, Measured, Statistic
 from .power import patients_needed
+from .ranks import correlation
 from .resamples import bootstrap, generator, resample
 from .scores import score, score_parts
 
@@ -26,7 +29,10 @@ __all__ = [
     "abstain",
     "applied",
     "bootstrap",
+    "cohen",
+    "correlation",
     "difference_of_differences",
+    "exchanged",
     "generator",
     "holm",
     "interval",
