@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-slow check docs bench clean
+.PHONY: help setup quickstart serve test test-slow check docs bench clean
 
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -27,6 +27,10 @@ setup: .venv/.ready ## make .venv with the pinned versions and the default model
 
 quickstart: setup ## the whole life of one small model on a CPU
 	$(ENV) $(BIN)/sightline run recipes/quickstart.yaml
+
+serve: setup ## the quickstart's model on a page in the browser
+	test -d runs/quickstart/aligned || $(ENV) $(BIN)/sightline run recipes/quickstart.yaml
+	$(ENV) $(BIN)/sightline serve runs/quickstart/aligned
 
 test: setup check ## what CI runs: gates, then all tests that are neither slow nor need a GPU
 	$(ENV) $(BIN)/python -m pytest -m 'not slow and not gpu'

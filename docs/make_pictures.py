@@ -37,6 +37,7 @@ SHOWN: dict[str, tuple[str, dict[float, str]]] = {
     "jpeg": ("compressed too hard", {0.8: "quality 28", 1.0: "quality 10", 1.1: "quality 1"}),
     "crop": ("a small piece", {0.5: "50 to 60 %", 0.8: "21 to 36 %", 1.0: "1 to 20 %"}),
     "black": ("brightness taken away", {0.5: "half", 0.9: "nine tenths", 1.0: "all"}),
+    "occluded": ("a box covered", {0.5: "half", 0.9: "nine tenths", 1.0: "all"}),
     "swapped": ("another patient's image", {1.0: "all or nothing"}),
 }
 PATIENTS = {"p1": (21, {"effusion_right": 3, "nodule": 2, "device": 2}), "p2": (5, {"cardiomegaly": 2})}

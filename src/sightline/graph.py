@@ -41,10 +41,13 @@ def mentions(stages: Mapping[str, Any], kinds: Mapping[str, Any]) -> list[str]:
     faults: list[str] = []
     for name, stage in stages.items():
         wanted: list[tuple[str, str, tuple[str, ...]]] = []
-        if stage.stage != "prepare":
+        if stage.stage != "prepare" and stage.data is not None:
             wanted.append(("data", stage.data, DATA.get(stage.stage, ("prepare", "retrieve"))))
         if isinstance(getattr(stage, "model", None), str):
-            makers = ("contrast",) if stage.stage in ("contrast", "index") else ("sft", "align")
+            makers: tuple[str, ...] = (
+                ("contrast",) if stage.stage in ("contrast", "index") else ("sft", "align")
+            )
+            makers += ("contrast",) if stage.stage == "export" else ()
             wanted.append(("model", stage.model, makers))
         if stage.stage == "prefer" and stage.judge.model is not None:
             wanted.append(("judge.model", stage.judge.model, ("sft", "align")))
@@ -53,6 +56,7 @@ def mentions(stages: Mapping[str, Any], kinds: Mapping[str, Any]) -> list[str]:
             wanted += [(f"index.{key}".rstrip("."), value, ("index",)) for key, value in named.items()]
         if stage.stage == "evaluate":
             wanted += [("models", m, ("sft", "align")) for m in stage.models if m != "base"]
+            wanted += [("encoder", stage.encoder, ("contrast",))] if stage.encoder else []
         for key, value, allowed in wanted:
             faults += _reference_fault(f"{name}.{key}", value, allowed, kinds, name)
     return faults
@@ -104,11 +108,8 @@ def plug_ins(stages: Mapping[str, Any]) -> list[str]:
 
 def _named(stage: Any) -> Iterator[tuple[str, plugins.Kind, str, dict[str, Any] | None]]:
     """The plug-ins that a stage names: (key, kind, name, options or None)."""
-    if stage.stage == "prepare" and stage.reader:
-        yield "", "readers", stage.reader, stage.options
     if stage.stage == "prepare":
-        for name, raw in stage.sources.items():
-            yield f"sources.{name}", "readers", raw.reader, raw.options
+        yield from _read(stage)
     if stage.stage == "prefer":
         yield "degrade", "degrade", stage.degrade.kind, None
     if stage.stage in ("align", "contrast"):
@@ -123,14 +124,29 @@ def _named(stage: Any) -> Iterator[tuple[str, plugins.Kind, str, dict[str, Any] 
             yield "model.connector", "connectors", asked.plugin, asked.options
     if stage.stage == "evaluate":
         yield from _measured(stage)
+    if stage.stage == "export" and stage.gate is not None:
+        yield from _metrics(stage.gate.metrics, "gate.metrics")
+
+
+def _read(stage: Any) -> Iterator[tuple[str, plugins.Kind, str, dict[str, Any] | None]]:
+    """The readers of a data set: of its own files, or of each of its sources."""
+    if stage.reader:
+        yield "", "readers", stage.reader, stage.options
+    for name, raw in stage.sources.items():
+        yield f"sources.{name}", "readers", raw.reader, raw.options
 
 
 def _measured(stage: Any) -> Iterator[tuple[str, plugins.Kind, str, dict[str, Any] | None]]:
     """The plug-ins of an evaluation: its metrics, and the ways in which its images are spoilt."""
-    for metric in stage.metrics:
-        for name, options in ({metric: None} if isinstance(metric, str) else metric).items():
-            yield "metrics", "metrics", name, options
+    yield from _metrics(stage.metrics, "metrics")
     for image in stage.images:
         kind = image.removesuffix("_prior")  # of images of earlier studies alone
-        if kind not in ("clean", "noise", "unaided"):
+        if kind not in ("clean", "noise", "unaided", "occluded_elsewhere"):
             yield "images", "degrade", kind, None
+
+
+def _metrics(asked: Any, place: str) -> Iterator[tuple[str, plugins.Kind, str, dict[str, Any] | None]]:
+    """The metrics of a list, each a name or `{name: options}`."""
+    for metric in asked:
+        for name, options in ({metric: None} if isinstance(metric, str) else metric).items():
+            yield place, "metrics", name, options

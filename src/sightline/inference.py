@@ -1,8 +1,8 @@
 """Samples to predictions: batched, turn by turn with the model's own earlier answers, resumable.
 
 A conversation is read in pieces. Before each answer the model sees everything so far, its own answers included.
-A yes/no question is answered by comparing log p(yes) and log p(no) at that place; any other by greedy decoding, unless
-a `Manner` says otherwise. Equal inputs (a black image under the same questions, say) are computed once.
+A yes/no question is answered by comparing log p(yes) and log p(no) at that place; any other by greedy decoding or by
+beams, unless a `Manner` says otherwise. Equal inputs (a black image under the same questions, say) are computed once.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ from tqdm import tqdm
 
 from .data.chat import Chat, Encoded
 from .data.rows import GridOf, plain
+from .data.turns import exchanges
 from .errors import ModelError
 from .images.seen import Seen
 from .metrics.answers import closed
 from .metrics.chinese import HAN
+from .models import device
+from .models.beams import search
 from .models.chance import Chance
 from .models.context import Context
 from .models.family import Bundle
@@ -117,17 +120,6 @@ def _is_choice(question: str, answer: str) -> bool:
     return closed(question, answer) is not None and not HAN.search(answer)
 
 
-def exchanges(sample: Sample) -> list[tuple[str, str, str]]:
-    """(question, right answer, topic) of every assistant turn."""
-    out, question = [], ""
-    for message in sample.messages:
-        if message.role == "user":
-            question = message.text
-        elif message.role == "assistant":
-            out.append((question, message.text, message.topic))
-    return out
-
-
 def ask(
     bundle: Bundle,
     todo: Sequence[Item],
@@ -161,7 +153,7 @@ def ask(
         (group[0] for group in same.values()), key=lambda i: (i.closed, -len(i.encoded.ids), i.sample.id)
     )
     groups = {id(group[0]): group for group in same.values()}
-    with tqdm(total=len(todo), desc="  answering", unit="study") as bar:
+    with tqdm(total=len(todo), desc="  answering", unit="study", disable=len(todo) < 2) as bar:
         for batch in _batches(firsts, settings.batch):
             for item, answers in zip(batch, _converse(bundle, batch, look, settings, manner), strict=True):
                 for twin in groups[id(item)]:
@@ -170,12 +162,11 @@ def ask(
 
 
 def in_precision(bundle: Bundle, settings: Generate) -> None:
-    """Put connector and language model into the precision of `settings`; the tower stays as it is."""
-    dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
-    for part, names in bundle.family.parts.items():
-        for name in names:
-            if part not in bundle.family.tower:
-                bundle.family.module(bundle.model, name).to(dtype)
+    """Put connector and language model into the precision of `settings`, and all of it on the GPU where there is one.
+
+    The tower stays in its own precision.
+    """
+    device.place(bundle, torch.bfloat16 if settings.precision == "bfloat16" else torch.float32)
 
 
 def _fingerprint(item: Item, look: Look, manner: Manner) -> str:
@@ -230,7 +221,7 @@ def _converse(
         if is_closed:
             _choose(bundle, rows, logits)
         else:
-            _decode(bundle, rows, context, logits, settings.max_new_tokens, manner.chance)
+            _decode(bundle, rows, context, logits, settings, manner)
         said = [_right(row.item.encoded, turn) for row in rows]
         if manner.right:
             context.rewind(before)
@@ -305,19 +296,25 @@ def choices_of(bundle: Bundle) -> dict[str, list[int]]:
 
 
 def _decode(
-    bundle: Bundle, rows: Sequence[_Row], context: Context, logits: Tensor, limit: int, chance: Chance | None
+    bundle: Bundle, rows: Sequence[_Row], context: Context, logits: Tensor, how: Generate, manner: Manner
 ) -> None:
-    """Greedy decoding, or sampling, until an end token or the limit.
+    """Greedy decoding, sampling, or the best of several beams, until an end token or the limit.
 
     The image token is never said: it is no word, and would stand for an image that is not there.
     """
     ends = end_tokens(bundle)
+    if how.beams > 1 and manner.chance is None:
+        best = search(context, logits, how, ends, bundle.image_token)
+        for row, (ids, logp) in zip(rows, best, strict=True):
+            row.unread = list(ids)  # none of it was read in this context
+            row.answers.append(Answer(_words(bundle, ids), ids=ids, logp=logp))
+        return
     made: list[list[int]] = [[] for _ in rows]
     sums = [0.0] * len(rows)
     open_rows = set(range(len(rows)))
-    for step in range(limit):
+    for step in range(how.max_new_tokens):
         logits[:, bundle.image_token : bundle.image_token + 1] = -torch.inf  # a head may not even know it
-        picked = _picked(rows, logits, step, chance)
+        picked = _picked(rows, logits, step, manner.chance)
         whole = logits.float().logsumexp(-1).tolist()  # [B]
         for i in sorted(open_rows):
             sums[i] += float(logits[i, picked[i]]) - whole[i]
@@ -325,14 +322,18 @@ def _decode(
                 open_rows.discard(i)
             else:
                 made[i].append(picked[i])
-        if not open_rows or step == limit - 1:
+        if not open_rows or step == how.max_new_tokens - 1:
             break
         logits = context.read([[made[i][-1]] if i in open_rows else [] for i in range(len(rows))])
     for i, row in enumerate(rows):
         row.unread = made[i][-1:] if i in open_rows else []
-        text = bundle.tokenizer.decode(made[i], skip_special_tokens=True).strip()
         logp = sums[i] / max(1, len(made[i]) + (i not in open_rows))
-        row.answers.append(Answer(text, ids=tuple(made[i]), logp=logp))
+        row.answers.append(Answer(_words(bundle, made[i]), ids=tuple(made[i]), logp=logp))
+
+
+def _words(bundle: Bundle, ids: Sequence[int]) -> str:
+    """The text of an open answer."""
+    return str(bundle.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
 
 def _picked(rows: Sequence[_Row], logits: Tensor, step: int, chance: Chance | None) -> list[int]:
@@ -346,13 +347,9 @@ def _picked(rows: Sequence[_Row], logits: Tensor, step: int, chance: Chance | No
 def end_tokens(bundle: Bundle) -> set[int]:
     """Ids that end an answer: the tokenizer's, the generation config's, and that of the conversation format."""
     config = getattr(bundle.model, "generation_config", None)
-    named = [bundle.tokenizer.eos_token_id, *(_listed(config.eos_token_id) if config is not None else [])]
-    named += Chat.of(bundle).ends
+    own = config.eos_token_id if config is not None else None
+    named = [bundle.tokenizer.eos_token_id, *(own if isinstance(own, list) else [own]), *Chat.of(bundle).ends]
     return {i for i in named if i is not None}
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
 
 
 def predictions(item: Item, answers: Sequence[Answer]) -> list[Prediction]:

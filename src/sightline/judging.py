@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import plugins, stats
-from .metrics import reliance
+from .metrics import looking, reliance
 from .metrics.measure import Measure
 from .types import Prediction
 
@@ -21,6 +21,8 @@ Side = tuple[str, str]
 Measures = dict[Side, dict[str, Measure]]
 
 UNAIDED = "unaided"  # the clean image, without the reports that were retrieved for it
+ALONE = "_prior"  # a kind of images with this behind it: only images of earlier studies are shown so
+OCCLUDED, ELSEWHERE = "occluded", "occluded_elsewhere"  # with the asked finding covered, or another place
 NOTHING_SEEN = (
     "noise",
     "black",
@@ -30,7 +32,10 @@ BETWEEN_MODELS = (
     "balanced_accuracy", "accuracy", "exact_match", "token_f1", "finding_f1", "margin", "auc", "bleu", "rouge_l",
     "amber_chair", "amber_cover", "amber_hal", "amber_cog", "amber_accuracy", "amber_f1", "amber_score",
     "bleu_coco", "rouge_l_coco", "cider", "meteor", "meteor_nltk", "bertscore", "chexpert_f1", "report_errors",
-    "finding_hallucination", "finding_omission",
+    "finding_hallucination", "finding_omission", "temporal_f1",
+    "ece", "brier", "aurc", "aurc_open", "looks_at_finding", "image_text_similarity",
+    "closed_accuracy", "open_recall", "open_f1", "grade_accuracy", "grade_balanced_accuracy", "grade_macro_f1",
+    "grade_kappa", "diagnosis_accuracy", "diagnosis_balanced_accuracy", "diagnosis_macro_f1", "diagnosis_kappa",
     *reliance.NAMES,
 )  # fmt: skip
 BLIND = ("balanced_accuracy", "exact_match", "finding_f1", "margin")
@@ -90,6 +95,32 @@ def measure_reliance(predictions: Mapping[Side, Sequence[Prediction]]) -> Measur
     return found
 
 
+def measure_looking(predictions: Mapping[Side, Sequence[Prediction]]) -> Measures:
+    """Whether answers rest on the place of the finding, as a measure of each model's clean side.
+
+    Args:
+        predictions: the answers of each model to images with the finding covered, and with another place covered.
+    """
+    return {
+        (model, "clean"): {each.name: each for each in looking.looking(made, predictions[model, ELSEWHERE])}
+        for (model, image), made in predictions.items()
+        if image == OCCLUDED and (model, ELSEWHERE) in predictions
+    }
+
+
+def tables(measures: Measures) -> dict[str, dict[str, Any]]:
+    """The tables behind measures, such as confusion matrices, by "model, image" and "measure: table"."""
+    found = {
+        f"{model}, {image}": {
+            f"{each.name}: {name}": dict(table)
+            for each in named.values()
+            for name, table in each.tables.items()
+        }
+        for (model, image), named in measures.items()
+    }
+    return {side: told for side, told in found.items() if told}
+
+
 def notes(measures: Measures) -> dict[str, list[str]]:
     """What metrics say beside their numbers, by "model, image"; nothing for most."""
     found = {
@@ -134,8 +165,8 @@ def rows(measures: Measures, seed: int, resamples: int) -> tuple[list[dict[str, 
 def comparisons(measures: Measures, models: Sequence[str], seed: int, resamples: int) -> list[dict[str, Any]]:
     """Paired differences on the same patients.
 
-    Each model against the one before, each model with against without its image (or its reports), and whether the
-    gap between clean and blind has risen from one model to the next.
+    Each model against the one before, where prior images were spoiled also under these; each model with against without
+    its image (or its reports); and whether the gap between clean and blind has risen from one model to the next.
 
     Returns:
         Rows {question, metric, a, b, difference, low, high, p, n, patients}; `p` is corrected after Holm over
@@ -144,6 +175,12 @@ def comparisons(measures: Measures, models: Sequence[str], seed: int, resamples:
     images = list(dict.fromkeys(image for _, image in measures if image != "clean"))
     pairs: list[tuple[str, Side, Side, tuple[str, ...]]]
     pairs = [(f"{b} minus {a}", (b, "clean"), (a, "clean"), BETWEEN_MODELS) for a, b in pairwise(models)]
+    pairs += [
+        (f"{b} minus {a} on {i}", (b, i), (a, i), BLIND)
+        for a, b in pairwise(models)
+        for i in images
+        if i.endswith(ALONE)
+    ]
     asked = {image: WITHOUT_REPORTS if image == UNAIDED else BLIND for image in images}
     pairs += [(f"{m}: clean minus {i}", (m, "clean"), (m, i), asked[i]) for m in models for i in images]
     out = [row for each in pairs for row in _differences(measures, *each, seed=seed, resamples=resamples)]

@@ -39,6 +39,7 @@ from .settings import (
     Lora,
     Loss,
     Model,
+    Near,
     Plan,
     Raw,
     Section,
@@ -50,7 +51,11 @@ from .settings import (
     spare,
 )
 
-LATER = ("sources", "prior_study")  # keys of `prepare` that are no part of its key while they are empty
+LATER = (
+    "sources",
+    "prior_study",
+    "near",
+)  # keys of `prepare` that are no part of its key while they are empty
 
 
 class Prepare(BaseModel):
@@ -58,6 +63,7 @@ class Prepare(BaseModel):
 
     Instead of one `reader`, `sources` names several data sets that become one. `prior_study: latest` shows every
     study with the patient's latest study of an earlier day, where there is one.
+    `near: {}` looks for near duplicates, too.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -70,6 +76,7 @@ class Prepare(BaseModel):
     max_bad: float = Field(default=0.05, ge=0, le=1)
     max_pixels: int = Field(default=50_000_000, ge=1)
     prior_study: Literal["latest"] | None = None
+    near: Near | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> Prepare:
@@ -213,6 +220,7 @@ class Align(Section):
 
 
 Chosen = str | Annotated[dict[str, dict[str, Any]], Field(min_length=1, max_length=1)]
+Subgroup = str | Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1, max_length=1)]
 
 
 class Evaluate(Section):
@@ -220,7 +228,8 @@ class Evaluate(Section):
 
     Of `images`, `unaided` is the clean image without the reports that were retrieved for it. A metric is a name, or
     `{name: {option: value}}`; one with an option `data` that is left out is given the data root. `abstain` asks the
-    clean images of one more split and keeps a threshold of confidence in `abstain.json`.
+    clean images of one more split and keeps a threshold of confidence in `abstain.json`. `subgroups` are attributes, or
+    `{age: 20}` for bands of numbers.
     """
 
     stage: Literal["evaluate"]
@@ -234,11 +243,15 @@ class Evaluate(Section):
     limit: int | None = Field(default=None, ge=1)
     resamples: int = Field(default=1000, ge=100)
     abstain: Abstain | None = None
+    subgroups: tuple[Subgroup, ...] | None = None
 
     @model_validator(mode="after")
     def _held(self) -> Evaluate:
         if self.abstain and self.abstain.split == self.split:
             raise ValueError(f"abstain.split: '{self.split}' is what is measured; calibrate on another split")
+        both = {"occluded", "occluded_elsewhere"} & set(self.images)
+        if len(both) == 1:
+            raise ValueError("images: `occluded` and `occluded_elsewhere` belong together")
         return self
 
     @field_validator("images")
@@ -248,9 +261,59 @@ class Evaluate(Section):
             raise ValueError("the list must hold 'clean': blind images are compared with it")
         return images
 
+    @model_serializer(mode="wrap")
+    def _plain(self, plainly: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The section without keys that came later and are not used: old results stay up to date."""
+        return spare(self, plainly(self), ("subgroups",))
+
+    @property
+    def encoder(self) -> str | None:
+        """The `contrast` stage that the metric `similarity` names, if any."""
+        named = (m.get("similarity", {}).get("encoder") for m in self.metrics if not isinstance(m, str))
+        return next((str(name) for name in named if name), None)
+
+
+class Gate(Section):
+    """How far measures may fall when a model is exported: the lower end of the difference's interval decides.
+
+    `allow` maps measures to amounts in their own unit, such as `{balanced_accuracy: 0.02}`; `metrics` are those that
+    give them.
+    """
+
+    allow: dict[str, Annotated[float, Field(ge=0)]] = Field(min_length=1)
+    metrics: tuple[Chosen, ...] = Field(default=("vqa",), min_length=1)
+    split: Literal["train", "valid", "test"] = "test"
+    where: Where = Field(default_factory=dict)
+    limit: int | None = Field(default=None, ge=1)
+    generate: Generate = Generate()
+    resamples: int = Field(default=1000, ge=100)
+
+
+class Export(Section):
+    """A trained model, or an image-text encoder, as files that other programs open.
+
+    With a `gate` the export fails where the answers to `data` become worse than it allows.
+    """
+
+    stage: Literal["export"]
+    model: str
+    to: Literal["merged", "onnx", "onnx_int8", "int8", "nf4", "fp8"] = "merged"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    data: str | None = None
+    gate: Gate | None = None
+
+    @model_validator(mode="after")
+    def _asked(self) -> Export:
+        if (self.data is None) != (self.gate is None):
+            raise ValueError("`data` and `gate` belong together: what is asked, and how far answers may fall")
+        if self.precision != "float32" and self.to.startswith("onnx"):
+            raise ValueError("precision: graphs are computed in float32")
+        return self
+
 
 AnyStage = Annotated[
-    Prepare | Contrast | Index | Retrieve | Sft | Prefer | Align | Evaluate, Field(discriminator="stage")
+    Prepare | Contrast | Index | Retrieve | Sft | Prefer | Align | Evaluate | Export,
+    Field(discriminator="stage"),
 ]
 
 
@@ -265,7 +328,7 @@ class Recipe(Section):
         """The stages whose results a stage reads, in the order in which they are named."""
         section = self.stages[stage]
         named = [getattr(section, "data", None), getattr(section, "model", None)]
-        named += list(getattr(section, "models", ()))
+        named += [*getattr(section, "models", ()), getattr(section, "encoder", None)]
         named.append(getattr(getattr(section, "judge", None), "model", None))
         index = getattr(section, "index", ())
         named += [index] if isinstance(index, str) else list(dict(index).values())
@@ -321,20 +384,8 @@ def _sound(document: dict[str, Any]) -> dict[str, Any]:
 
 STAGES: dict[str, type[BaseModel]] = {
     "prepare": Prepare, "contrast": Contrast, "index": Index, "retrieve": Retrieve, "sft": Sft, "prefer": Prefer,
-    "align": Align, "evaluate": Evaluate,
+    "align": Align, "evaluate": Evaluate, "export": Export,
 }  # fmt: skip
 _INNER = (
-    Split,
-    Train,
-    Generate,
-    Full,
-    Lora,
-    Plan,
-    Model,
-    DegradeSpec,
-    Speed,
-    Encoder,
-    Choose,
-    Template,
-    Judge,
-)
+    Split, Train, Generate, Full, Lora, Plan, Model, DegradeSpec, Speed, Encoder, Choose, Template, Judge, Gate, Near
+)  # fmt: skip

@@ -208,9 +208,15 @@ class Run:
             print(f"  {len(records)} of {of} {what} do not fit and are set aside (set_aside.json)")
 
 
-def key_of(section: Mapping[str, Any], seed: int, version: int, parents: Mapping[str, str]) -> str:
+def key_of(
+    section: Mapping[str, Any],
+    seed: int,
+    version: int,
+    parents: Mapping[str, str],
+    package: str = __version__,
+) -> str:
     """What decides whether a stage is up to date: its section, seed, code and its parents' contents."""
-    code = f"{__version__.rpartition('.')[0]}/{version}"
+    code = f"{package.rpartition('.')[0]}/{version}"
     return digest(canonical(section), str(seed), code, canonical(dict(parents)))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -17,13 +17,6 @@ from pydantic import (
 )
 
 MLP = re.compile(r"^mlp([1-9][0-9]*)x_gelu$")
-LATER = (
-    "template",
-    "image_token",
-    "prior",
-    "patches",
-    "load",
-)  # keys of `model` that are no part of its key while they are as here
 
 
 def spare(section: BaseModel, plain: dict[str, Any], later: Collection[str]) -> dict[str, Any]:
@@ -33,9 +26,17 @@ def spare(section: BaseModel, plain: dict[str, Any], later: Collection[str]) -> 
 
 
 class Section(BaseModel):
-    """A frozen group of settings in which unknown keys are refused."""
+    """A frozen group of settings in which unknown keys are refused.
+
+    Keys in `later` came later: while they are as by default they are left out, and old results stay up to date.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    later: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _plain(self, plainly: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return spare(self, plainly(self), self.later)
 
 
 class Split(Section):
@@ -214,18 +215,14 @@ class Model(Section):
     prior: Literal["auto", "stand", "leave"] = "auto"
     patches: Patches | None = None
     load: Literal["float32", "4bit", "8bit"] = "float32"
-
-    @model_serializer(mode="wrap")
-    def _plain(self, plainly: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The section without keys that came later and are not used: old results stay up to date."""
-        return spare(self, plainly(self), LATER)
+    later = ("template", "image_token", "prior", "patches", "load")
 
 
 class Encoder(Section):
     """An image-text encoder: the kit's, one opened from a folder (`path`), or OpenCLIP's by name.
 
     `size` is another edge of images than the checkpoint's: positions are interpolated. `width` is that of the
-    kit's embeddings.
+    kit's embeddings. `vision` and `text`, with its `tokenizer`, are configs of a new `siglip` with random weights.
     """
 
     encoder: str = "kit"
@@ -233,6 +230,16 @@ class Encoder(Section):
     name: str | None = None
     size: int | None = Field(default=None, ge=16)
     width: int = Field(default=256, ge=8)
+    vision: dict[str, Any] | None = None
+    text: dict[str, Any] | None = None
+    later = ("vision", "text")
+
+    @model_validator(mode="after")
+    def _new(self) -> Encoder:
+        given = {self.vision is not None, self.text is not None}
+        if True in given and (False in given or self.encoder != "siglip" or self.path or self.size):
+            raise ValueError("configs of both towers make a new `siglip`, without `path` and `size`")
+        return self
 
 
 class Choose(Section):
@@ -297,11 +304,25 @@ class Train(Section):
 
 
 class Generate(Section):
-    """How answers are produced: greedy, so that a run can be repeated."""
+    """How answers are produced, so that a run can be repeated: greedy, or the best of `beams` kept side by side.
+
+    A finished answer of beams scores log p / length^`length_penalty`; `no_repeat` is how long a run of words may not
+    come twice in it.
+    """
 
     max_new_tokens: int = Field(default=64, ge=1)
     batch: int = Field(default=64, ge=1)
     precision: Literal["float32", "bfloat16"] = "float32"
+    beams: int = Field(default=1, ge=1)
+    length_penalty: float = 1.0
+    no_repeat: int = Field(default=0, ge=0)
+    later = ("beams", "length_penalty", "no_repeat")
+
+    @model_validator(mode="after")
+    def _beams(self) -> Generate:
+        if self.beams == 1 and (self.length_penalty != 1 or self.no_repeat):
+            raise ValueError("`length_penalty` and `no_repeat` belong to `beams` of 2 and more")
+        return self
 
 
 class Abstain(Section):
@@ -312,6 +333,16 @@ class Abstain(Section):
 
     alpha: float = Field(default=0.1, gt=0, lt=1)
     split: Literal["train", "valid", "test"] = "valid"
+
+
+class Near(Section):
+    """From which similarity on two images, or two texts, are nearly the same.
+
+    `images` is the correlation of their details, `texts` the share of runs of three words that both have.
+    """
+
+    images: float = Field(default=0.88, gt=0, le=1)
+    texts: float = Field(default=0.8, gt=0, le=1)
 
 
 class DegradeSpec(Section):

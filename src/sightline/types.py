@@ -17,6 +17,7 @@ Role = Literal["system", "user", "assistant"]
 ROLES = ("system", "user", "assistant")
 FORMS = ("raster", "volume")
 WHENS = ("current", "prior")
+SPARE = {"spare": True}  # of a field that plain values leave out while it is empty
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +121,13 @@ class Degrade:
     seed: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cover(Degrade):
+    """A degradation of one box of an image: left, top, right and bottom as shares of its width and height."""
+
+    box: tuple[float, float, float, float]
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """An image as one record sees it: the file, its degradation if any, and the prior image that it is compared with.
@@ -214,6 +222,7 @@ class Prediction:
             not known.
         model: a stage's name or `base`.
         image: `clean`, or the kind of degradation that the model saw.
+        attributes: what a score must know beside the words: attributes of the sample, or figures that a model gave.
     """
 
     sample: str
@@ -227,6 +236,7 @@ class Prediction:
     model: str = ""
     image: str = "clean"
     logp: float | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict, metadata=SPARE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,7 +276,12 @@ def _check_indices(messages: Sequence[Message], count: int, record: str) -> None
 def to_plain(value: Any) -> Any:
     """A dataclass of this module as dicts, lists and scalars, ready for JSON."""
     if hasattr(value, "__dataclass_fields__"):
-        return {name: to_plain(getattr(value, name)) for name in value.__dataclass_fields__}
+        fields = {name: (each, getattr(value, name)) for name, each in value.__dataclass_fields__.items()}
+        return {
+            name: to_plain(held)
+            for name, (each, held) in fields.items()
+            if held or not each.metadata.get("spare")
+        }
     if isinstance(value, Mapping):
         return {str(k): to_plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

@@ -17,6 +17,7 @@ FINDINGS = (
 )
 OPEN = ("left upper lobe of the lung", "the liver and the spleen")
 SEXES = ("Female.", "Classification: Male.")
+GRADES = ("Normal", "Severe")
 BASELINES = "majority_"
 UNORDERED = ("ece", "ece_width")  # a model that is always right may well be too modest
 CORPUS = ("cider",)  # weighs words by how many of the references have them, whatever is drawn
@@ -60,10 +61,18 @@ def answers(kind):
                 ("place", OPEN[i % 2]),
                 ("report", FINDINGS[i % 2]),
                 ("sex_same" if i % 3 else "sex_different", SEXES[i % 2]),
+                ("grade", GRADES[i % 2]),
             ]
         ):
             right = kind == "perfect" or (kind == "mixed" and (i + turn) % 3 > 0)
-            wrong = {0: "No", 1: "Yes", 2: "kidney", 3: "Right effusion.", 4: SEXES[1 - i % 2]}
+            wrong = {
+                0: "No",
+                1: "Yes",
+                2: "kidney",
+                3: "Right effusion.",
+                4: SEXES[1 - i % 2],
+                5: GRADES[1 - i % 2],
+            }
             text = gold if right else wrong[turn]
             lead = 1.0 if (gold == "Yes.") == right else -1.0
             made.append(
@@ -71,6 +80,11 @@ def answers(kind):
                     **sample, turn=turn, topic=topic, answer=gold, text=text, model="taught",
                     question="Where is it?" if topic == "place" else "Is it there?",
                     choices={"yes": lead, "no": 0.0} if turn < 2 else {},
+                    attributes={
+                        "grade": str(i % 2),
+                        "similarity": "0.9" if right else "0.2",
+                        "similarity_right": "0.9",
+                    },
                 )
             )  # fmt: skip
     return made

@@ -58,7 +58,7 @@ def test_a_threshold_for_every_model_from_the_valid_split(folder: Path) -> None:
 
 
 def test_only_the_test_split_is_scored(folder: Path) -> None:
-    assert {p.name for p in (folder / "predictions").iterdir()} == {
+    assert {p.name for p in (folder / "predictions").iterdir() if p.is_file()} == {
         f"{m}-{i}.jsonl" for m in ("base", "taught") for i in ("clean", "black")
     }
     scores = read(folder / "scores.json")

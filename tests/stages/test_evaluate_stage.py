@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 import models
-from sightline import recipe, stages
+from sightline import recipe, runs, stages
+from sightline.cli.verify import check as verified
 from sightline.data import prepare
 from sightline.errors import RunError
 from sightline.models import checkpoint
@@ -87,10 +88,51 @@ def test_a_black_image_gives_everybody_the_same_answers(life: tuple[Path, dict[s
 
 def test_the_report_shows_models_and_pictures(life: tuple[Path, dict[str, Any], list[str]]) -> None:
     page = (life[0] / "life" / "evaluate" / "report.html").read_text(encoding="utf-8")
-    for word in ("base", "taught", "aligned", "data:image/png;base64", "research", "swapped"):
+    for word in ("base", "taught", "aligned", "data:image/webp;base64", "research", "swapped"):
         assert word in page
     assert "http://" not in page
     assert "https://" not in page
+
+
+def test_its_scores_follow_from_its_answers_and_it_says_what_made_them(
+    life: tuple[Path, dict[str, Any], list[str]],
+) -> None:
+    root = life[0]
+    folder = root / "life" / "evaluate"
+    found = verified(folder)
+    assert found.faults == []
+    assert found.notes == []
+    told = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    assert told["decoding"]["method"] == "greedy"
+    assert told["decoding"]["max_new_tokens"] == 4
+    models_ = told["models"]
+    assert {name: len(each["line"]) for name, each in models_.items()} == {
+        "base": 0,
+        "taught": 1,
+        "aligned": 2,
+    }
+    assert models_["aligned"]["line"][0] == models_["taught"]["line"][0]
+    assert (
+        len({each["base"] for each in models_.values()})
+        == len({e["template"]["sha256"] for e in models_.values()})
+        == 1
+    )
+    for each in models_.values():
+        assert set(each["answers"]) == set(IMAGES)
+        assert all(a["made_with"] == [runs.versions()] for a in each["answers"].values())
+    ledger = root / "life" / ".answers" / f"{models_['taught']['answers']['clean']['key']}.jsonl"
+    text = ledger.read_text(encoding="utf-8")
+    line, rest = text.split("\n", 1)
+    first = json.loads(line)
+    said = first["predictions"][0]["text"]
+    first["predictions"][0]["text"] = f"{said}?"
+    try:
+        ledger.write_text(f"{json.dumps(first)}\n{rest}", encoding="utf-8")
+        (fault,) = verified(folder).faults
+        assert fault.by == "as the answers beside the stages have it"
+        assert (fault.found, fault.expected) == (repr(said), repr(f"{said}?"))
+    finally:
+        ledger.write_text(text, encoding="utf-8")
 
 
 def test_a_second_run_does_nothing(life: tuple[Path, dict[str, Any], list[str]]) -> None:

@@ -55,7 +55,8 @@ def document(language: Path, encoder: Path) -> dict[str, Any]:
             "trainable": {"connector": {"full": {"lr": 5e-2}}, **LORA},  # so much that the image counts
             "train": {"steps": 20, "batch": 4},
         },
-        "pairs": {"generate": SHORT, "kinds": dict.fromkeys(("noised", *SECOND), 1)},  # a model so small errs little
+        # All of each kind, for so small a model errs seldom.
+        "pairs": {"generate": SHORT, "kinds": dict.fromkeys(("noised", *SECOND), 1)},
         "aligned_image": align,
         "aligned": align,
         "evaluate": {"generate": SHORT, "resamples": 100},
@@ -222,7 +223,8 @@ def test_another_k_retrieves_again_and_neither_tunes_nor_indexes(life: Life, tmp
 
     def change(own: dict[str, Any]) -> None:
         own["retrieved"]["choose"].update(k=3)
-        del own["aligned_image"], own["aligned"]  # whether three reports mislead so small a model, nobody knows
+        # Whether three reports mislead so small a model hangs on how a machine rounds.
+        del own["aligned_image"], own["aligned"]
         own["evaluate"]["models"] = ["taught"]
 
     said = life.execute(root, change)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,9 @@ class Fork:
         os.dup2(handle, 2)
         from sightline.stages import member
 
+        if given[launch.SHARD].startswith("zero"):
+            messages: Any = import_module("deepspeed.comm.torch")
+            messages.build_shm_op = lambda: None  # it would be compiled first; gloo carries the same
         signal.signal(signal.SIGTERM, member.interrupt)
         code = 1
         try:

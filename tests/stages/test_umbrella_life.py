@@ -77,11 +77,18 @@ def test_both_kinds_train_and_only_patches_are_saved(made: dict[str, Path]) -> N
         "rsfMRI_proj.bias": (16,),
         "rsfMRI_positional_embeddings": (1, 8, 16),
     }
-    start = checkpoint.compose(
-        runs.read_json(made["taught"] / "model" / "sightline.json")["base"]["model"], 1
-    )
-    before = dict(start.model.named_parameters())
-    assert all((weights[name] - before[name]).abs().max() > 1e-4 for name in weights)
+    assert all(moved > 1e-4 for moved in moves(made["taught"]).values())
+
+
+def moves(taught: Path) -> dict[str, float]:
+    """How far each trained weight has gone from its start, by its name in the patch embedding."""
+    base = runs.read_json(taught / "model" / "sightline.json")["base"]["model"]
+    before = dict(checkpoint.compose(base, 1).model.named_parameters())
+    weights = load_file(taught / "model" / "full.safetensors")
+    return {
+        n.rpartition("embeddings.")[2]: float((w - before[n].detach()).abs().max())
+        for n, w in weights.items()
+    }
 
 
 def test_answers_are_scored_under_every_kind_of_image(made: dict[str, Path]) -> None:
@@ -97,7 +104,7 @@ def test_answers_are_scored_under_every_kind_of_image(made: dict[str, Path]) -> 
 
 def test_the_report_shows_slices_of_volumes(made: dict[str, Path]) -> None:
     page = (made["evaluate"] / "report.html").read_text(encoding="utf-8")
-    assert page.count("data:image/png;base64,") >= 4
+    assert page.count("data:image/webp;base64,") >= 4
 
 
 def test_a_second_run_gives_the_same_bytes(made: dict[str, Path], language: Path, tmp_path: Path) -> None:
@@ -109,7 +116,7 @@ def test_a_second_run_gives_the_same_bytes(made: dict[str, Path], language: Path
 
 
 def test_real_volumes_train_and_answer(language: Path, tmp_path: Path) -> None:
-    """The T1 and the fMRI that nibabel ships, in UMBRELLA's own directory format."""
+    """The T1 and the fMRI that nibabel ships, in UMBRELLA's own directory format, both in every batch."""
     root = tmp_path / "raw"
     for split in ("train", "test"):
         (root / split).mkdir(parents=True)
@@ -130,6 +137,9 @@ def test_real_volumes_train_and_answer(language: Path, tmp_path: Path) -> None:
     own["stages"]["evaluate"] |= {"images": ["clean", "black"], "metrics": ["vqa"]}
     done = stages.execute(recipe.check(own, "test"), tmp_path / "runs", say=lambda line: None)
     assert len(small.curve(done["taught"])) == 3
+    moved = moves(done["taught"])  # four rows a step of two records: each stands in it twice
+    assert len(moved) == 6
+    assert min(moved.values()) > 1e-4
     rows = json.loads((done["evaluate"] / "scores.json").read_text())["rows"]
     accuracy = next(
         r for r in rows if (r["model"], r["image"], r["metric"]) == ("taught", "clean", "accuracy")

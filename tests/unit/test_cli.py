@@ -100,7 +100,7 @@ def test_a_run_and_what_can_be_asked_of_it(recipe: Path, sightline: Cli) -> None
     Path("runs/small/data/train.parquet").write_bytes(b"x")
     code, out, err = sightline("verify", "runs/small/data")
     assert code == 1
-    assert "train.parquet: 1 bytes, expected" in err
+    assert "train.parquet: found 1 bytes, expected" in err
     assert "a file is damaged" in sightline("check", recipe, "data.patients=5")[1]
 
 

@@ -18,7 +18,7 @@ from sightline.types import Degrade
 
 IMAGE = np.random.default_rng(1).random((64, 80, 3), dtype=np.float32)
 KINDS = [kind for kind in plugins.names("degrade") if not degrade.find(kind).swaps]
-DRAWN = [kind for kind in KINDS if kind not in ("black", "blur", "jpeg")]
+DRAWN = [kind for kind in KINDS if kind not in ("black", "blur", "jpeg", "occluded")]
 
 
 def test_the_kinds() -> None:

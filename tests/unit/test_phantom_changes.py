@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from sightline import plugins
-from sightline.data.prepare import prepare
+from sightline.data.prepare import open_reader, prepare, used
 from sightline.data.readers.phantom import READER as PLAIN
 from sightline.data.readers.phantom_changes import ANSWERS, CHANGING, READER, change_report, changed
 from sightline.data.source import Source
@@ -72,7 +72,8 @@ def test_plain_phantoms_are_what_they_were(
 
 def test_plain_phantoms_have_the_options_they_had() -> None:
     """`dataset.json` records them, so one more would change its bytes."""
-    assert plugins.bind("readers", "phantom", {}) == {
+    asked = plugins.bind("readers", "phantom", {})
+    assert used(open_reader("phantom", None), asked) == {
         "patients": 900,
         "studies": 2,
         "prevalence": 0.4,

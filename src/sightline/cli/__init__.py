@@ -17,7 +17,14 @@ import typer
 from .. import NOTICE, __version__
 from ..errors import Interrupted, SightlineError
 from . import data
+from .ask import ask
 from .convert import convert
+from .diff import diff
+from .export import export
+from .new import new
+from .reading import ratings, report
+from .serve import serve
+from .verify import verify
 
 app = typer.Typer(
     help=f"Medical vision-language models, from images to an aligned, measured model.\n\n{NOTICE}",
@@ -28,7 +35,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data.app, name="data")
+app.command()(ask)
 app.command()(convert)
+app.command()(ratings)
+app.command()(report)
+app.command()(new)
+app.command()(diff)
+app.command()(export)
+app.command()(verify)
+app.command()(serve)
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[STAGE.KEY=VALUE]...", help="changes to the recipe")
@@ -155,11 +170,14 @@ def show(
     run: Annotated[Path, typer.Argument(help="a stage's folder, or a recipe's, such as runs/quickstart")],
     as_json: Json = False,
     paired: Annotated[bool, typer.Option("--paired", help="comparisons instead of scores")] = False,
+    how: Annotated[
+        bool, typer.Option("--how", help="what made the numbers: decoding, data, models, metrics, versions")
+    ] = False,
 ) -> None:
     """Show a result: the scores of an evaluation, the facts of another stage, or the stages of a recipe."""
     from .listing import shown
 
-    print(shown(run, as_json=as_json, paired=paired))
+    print(shown(run, as_json=as_json, paired=paired, made_by=how))
 
 
 @app.command()
@@ -203,26 +221,6 @@ def score(
 
     found = scoring.score(metric, answers, options or [], seed=seed, resamples=resamples)
     print(scoring.shown(found, as_json=as_json))
-
-
-@app.command()
-def verify(run: Annotated[Path, typer.Argument(help="a stage's folder, or a recipe's")]) -> None:
-    """Compare every file of a run with the hashes in its manifest."""
-    from .. import runs
-    from ..errors import RunError
-    from .listing import stages_below
-
-    wrong = []
-    for folder in stages_below(run):
-        found = runs.faults(folder)
-        print(f"{folder}: {'as its manifest says' if not found else f'{len(found)} fault(s)'}")
-        wrong += [f"{folder / text}" for text in found]
-    if wrong:
-        raise RunError(
-            f"{len(wrong)} file(s) are not what the manifest says",
-            where="\n            ".join(wrong),
-            remedy="run the recipe again: damaged stages are made anew",
-        )
 
 
 @app.command()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import DataError
+from .stats import stats
 
 if TYPE_CHECKING:
     from ..data.prepare import Prepared
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 LAYOUTS = ("chat_jsonl",)
 
 app = typer.Typer(help="Look at a data set.", no_args_is_help=True, rich_markup_mode=None)
+app.command()(stats)
 
 
 @app.command()
@@ -26,33 +27,21 @@ def audit(
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="options of the reader")
     ] = None,
     reader: Annotated[str | None, typer.Option(help="how raw files are laid out")] = None,
+    near: Annotated[
+        bool, typer.Option("--near/--no-near", help="look for near duplicates, too: decodes every image once")
+    ] = True,
+    images_alike: Annotated[float, typer.Option(min=0.01, max=1, help="from which similarity on")] = 0.88,
+    texts_alike: Annotated[float, typer.Option(min=0.01, max=1, help="from which similarity on")] = 0.8,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print JSON and nothing else on standard output")
+    ] = False,
 ) -> None:
-    """Say which images and patients stand in more than one split, and what was set aside."""
-    from ..data import prepare as prepared
-    from ..data.audit import audit as compare
+    """Say which images, patients and texts stand in more than one split, equal or nearly so, and what was set aside."""
+    from .auditing import audited, shown
 
-    if reader is None:
-        data = prepared.load(folder)
-        print(compare({split: _records(data, split) for split in data.counts}).text())
-        print(f"{data.rejected} record(s) set aside")
-        return
-    from .measure import parse
-
-    with tempfile.TemporaryDirectory(prefix="sightline-") as scratch:
-        made = prepared.prepare(
-            reader,
-            parse(options or []),
-            root=folder,
-            out=Path(scratch),
-            seed=0,
-            shares={"all": 1.0},
-            max_bad=1.0,
-        )
-    for each in made.audits:
-        print(each.text())
-    if len(made.audits) == 1:
-        print("the data set has no official splits to compare")
-    print(f"{made.rejected} record(s) would be set aside")
+    wish = (images_alike, texts_alike) if near else None
+    found = audited(folder, reader, options or [], wish)
+    print(shown(found, as_json=as_json, raw=reader is not None))
 
 
 @app.command()
@@ -102,17 +91,13 @@ def export(
             print(f"the data set is a merged one: {ROOTS} there says where the files of each source are")
 
 
-def _records(data: Prepared, split: str) -> Any:
-    return data.samples(split) if data.kind == "samples" else data.preferences(split)
-
-
 def find(data: Prepared, split: str, which: str) -> Sample | Preference:
     """A record by id or, failing that, by its place.
 
     Raises:
         DataError: neither fits.
     """
-    records = _records(data, split)
+    records = data.records(split)
     for record in records:
         if record.id == which:
             return record

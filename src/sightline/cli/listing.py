@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from .. import plugins, runs
 from ..errors import RunError
+from . import how
 
 ROW = ("model", "image", "metric", "value", "low", "high", "n", "patients")
 PAIR = ("question", "metric", "a", "b", "difference", "low", "high", "p", "n", "patients")
@@ -50,17 +51,21 @@ def stages_below(run: Path) -> list[Path]:
     return found
 
 
-def shown(run: Path, *, as_json: bool, paired: bool) -> str:
+def shown(run: Path, *, as_json: bool, paired: bool, made_by: bool = False) -> str:
     """A run for a reader: scores of an evaluation, facts of another stage, stages of a recipe.
 
     Args:
         run: a stage's folder or a recipe's.
         as_json: JSON instead of a table.
         paired: the comparisons of an evaluation instead of its scores.
+        made_by: what made the numbers of an evaluation instead of them.
 
     Raises:
-        RunError: no finished stage there, or `paired` of a stage that compares nothing.
+        RunError: no finished stage there, or one that has no comparisons or numbers to tell of.
     """
+    if made_by:
+        result = how.read(run)
+        return _json(result) if as_json else how.whole(result)
     if not (run / runs.MANIFEST).is_file():
         return _recipe(run, as_json=as_json)
     if (run / SCORES).is_file():
@@ -83,7 +88,10 @@ def _scores(run: Path, *, as_json: bool, paired: bool) -> str:
         )  # fmt: skip
     columns = PAIR if paired else (*ROW, *(c for c in MORE if any(c in row for row in rows)))
     kept = [{c: row.get(c) if c in MORE else row[c] for c in columns} for row in rows]
-    return _json(kept) if as_json else table(columns, kept)
+    if as_json:
+        return _json(kept)
+    told = how.brief(how.read(run)) if not paired and (run / how.RESULT).is_file() else []
+    return "\n".join([table(columns, kept), *([""] if told else []), *told])
 
 
 def _told(run: Path) -> list[str]:

@@ -20,8 +20,11 @@ STAGES = Path(__file__).parent.parent / "stages"
 State = Literal["up to date", "would run", "would resume"]
 
 # Parameters of the kit's parts: SmolLM2-135M with tied embeddings, EfficientNet-Lite0 without its classifier, MiniLM
-# without its pooler.
-KIT = {"kit/smollm2-135m": 134_515_008, "kit/efficientnet-lite0": 3_371_008, "kit/minilm-l6": 22_565_376}
+# without its pooler, EfficientNet-Lite0 up to the last of three layers.
+KIT = {
+    "kit/smollm2-135m": 134_515_008, "kit/efficientnet-lite0": 3_371_008, "kit/minilm-l6": 22_565_376,
+    "kit/efficientnet-lite0-layers": 700_768,
+}  # fmt: skip
 TOWERS = {"vision": "kit/efficientnet-lite0", "text": "kit/minilm-l6"}  # of the kit's image-text encoder
 KIT_CONFIGS: dict[str, dict[str, Any]] = {
     "kit/smollm2-135m": {

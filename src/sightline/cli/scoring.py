@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from math import isnan
 from pathlib import Path
 from typing import Any
 
 from .. import plugins, stats
+from ..data.predicted import predictions
 from ..errors import DataError
 from ..metrics.measure import Measure, Metric
 from ..types import Prediction
@@ -17,8 +17,6 @@ from .listing import table
 from .measure import parse
 
 COLUMNS = ("metric", "part", "value", "low", "high", "n", "patients")
-_FIELDS = {field.name: field.type for field in fields(Prediction)}  # types by their names
-_NEEDED = ("sample", "patient", "turn", "question", "answer", "text")
 
 
 def score(metric: str, path: Path, words: Sequence[str], *, seed: int, resamples: int) -> dict[str, Any]:
@@ -102,56 +100,6 @@ def read(path: Path, plugin: Metric, options: Mapping[str, Any]) -> list[Predict
             remedy="give a file of RUN/predictions/, which an evaluate stage writes",
         )  # fmt: skip
     return plugin.answers(path, options)
-
-
-def predictions(path: Path) -> list[Prediction]:
-    """Predictions, one JSON object a line; empty lines are passed over.
-
-    Raises:
-        DataError: a line is no prediction.
-    """
-    made = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-        if line.strip():
-            made.append(_prediction(line, f"{path.name}, line {number}"))
-    return made
-
-
-def _prediction(line: str, where: str) -> Prediction:
-    """One prediction.
-
-    Raises:
-        DataError: the line is no object, lacks a field, has another one, or has a value of another type.
-    """
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError("the line is not sound JSON", where=where, found=str(error)[:80]) from None
-    if not isinstance(row, dict):
-        raise DataError("the line is no prediction", where=where, found=type(row).__name__)
-    lacking = [name for name in _NEEDED if name not in row]
-    strange = [name for name in row if name not in _FIELDS]
-    wrong = [name for name, value in row.items() if name in _FIELDS and not _fits(name, value)]
-    if lacking or strange or wrong:
-        named = {"lacks": lacking, "does not know": strange, "has another type in": wrong}
-        raise DataError(
-            "the line is no prediction", where=where,
-            found="; ".join(f"{what} {', '.join(names)}" for what, names in named.items() if names),
-            expected=f"{', '.join(_NEEDED)}, and at will {', '.join(n for n in _FIELDS if n not in _NEEDED)}",
-        )  # fmt: skip
-    return Prediction(**row)
-
-
-def _fits(name: str, value: Any) -> bool:
-    """Whether a value has the type of its field."""
-    if name == "choices":
-        numbers = value.values() if isinstance(value, dict) else [None]
-        return all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in numbers)
-    if name == "logp":
-        return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
-    if _FIELDS[name] == "int":
-        return isinstance(value, int) and not isinstance(value, bool)
-    return _FIELDS[name] != "str" or isinstance(value, str)
 
 
 def _number(value: float) -> float | None:

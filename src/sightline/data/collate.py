@@ -6,7 +6,7 @@ A collator knows nothing of models: the stage hands it `look`, which turns a vie
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -38,6 +38,7 @@ class Plan:
         pack: put lines behind one another into one sequence of up to this many tokens; 0 gives every line a
             sequence of its own.
         side: where the padding stands.
+        always: one view of each sort, given with every batch that shows none of its sort; see `one_of_each`.
     """
 
     look: Look
@@ -46,11 +47,31 @@ class Plan:
     share: bool = True
     pack: int = 0
     side: Literal["right", "left"] = "right"
+    always: tuple[View, ...] = ()
 
     @classmethod
-    def of(cls, chat: Chat, look: Look, speed: Speed) -> Plan:
+    def of(cls, chat: Chat, look: Look, speed: Speed, always: tuple[View, ...] = ()) -> Plan:
         """The plan of a model's conversations under a recipe's `speed`."""
-        return cls(look=look, pad=chat.pad, image_token=chat.image_token, share=speed.share, pack=speed.pack)
+        return cls(
+            look=look, pad=chat.pad, image_token=chat.image_token, share=speed.share, pack=speed.pack, always=always
+        )  # fmt: skip
+
+
+def one_of_each(views: Iterable[View]) -> tuple[View, ...]:
+    """The first view of each sort: pictures, and each kind of volume.
+
+    Processes that train one model have to run the same parts of it in every step, whatever their rows show: they put
+    weights together, and add gradients up, in one order. So a batch without a sort is given one that no row shows, in
+    a process that is alone too: AdamW moves on a weight whose gradient is zero, and leaves one that has none.
+    """
+    found: dict[str, View] = {}
+    for view in views:
+        found.setdefault(_sort(view), view)
+    return tuple(found.values())
+
+
+def _sort(view: View) -> str:
+    return view.image.kind if view.image.form == "volume" else view.image.form
 
 
 def collate(lines: Sequence[tuple[Line, Sequence[int]]], plan: Plan) -> dict[str, Any]:
@@ -64,7 +85,7 @@ def collate(lines: Sequence[tuple[Line, Sequence[int]]], plan: Plan) -> dict[str
     Returns:
         `input_ids`, `labels`, `position`, `source`, `segment`, `document`, `answer` [sequences, length];
         `images`, a list of unique views with their `grids`, and `shown` [places], which of them stands at each
-        place in reading order;
+        place in reading order; those of `always` stand at none;
         `answers`, how many there are; `plain`, whether causal attention alone is right.
     """
     bins = _bins([line for line, _ in lines], plan.pack)
@@ -94,19 +115,20 @@ def collate(lines: Sequence[tuple[Line, Sequence[int]]], plan: Plan) -> dict[str
     order = [v for each in bins for i in each for v in lines[i][0].views]
     return {
         **out,
-        **_images(order, plan.look),
+        **_images(order, plan),
         "answers": sum(len(numbers) for _, numbers in lines),
         "plain": plan.side == "right" and all(len(b) == 1 and not lines[b[0]][0].shares for b in bins),
     }
 
 
-def _images(order: Sequence[View], look: Look) -> dict[str, Any]:
+def _images(order: Sequence[View], plan: Plan) -> dict[str, Any]:
     """Each different view once, and which of them stands at each place."""
     number: dict[tuple[str, ...], int] = {}
     unique: list[Seen] = []
-    for view in order:
+    sorts = {_sort(view) for view in order}
+    for view in [*order, *(view for view in plan.always if _sort(view) not in sorts)]:
         if number.setdefault(view.sight, len(unique)) == len(unique):
-            unique.append(look(view))
+            unique.append(plan.look(view))
     return {
         "images": [seen.values for seen in unique],
         "grids": [seen.grid for seen in unique],

@@ -30,7 +30,18 @@ from ..images.formats import MAX_PIXELS
 from ..settings import Raw
 from ..types import Degrade, ImageRef, Sample
 from .audit import audit
-from .prepare import MAX_BAD, PICTURES, Prepared, Seen, check_share, finish, gather, open_reader, write_lines
+from .prepare import (
+    MAX_BAD,
+    PICTURES,
+    Prepared,
+    Seen,
+    check_share,
+    finish,
+    gather,
+    open_reader,
+    used,
+    write_lines,
+)
 from .source import STAND_IN, Reader, Record, Source
 
 SOURCE = "source_set"
@@ -159,8 +170,9 @@ def _read(
     merged.seen.records += merged.own[name]
     merged.seen.official |= {f"{name}/{id}": split for id, split in seen.official.items()}
     merged.about[name] = {
-        "reader": raw.reader, "options": options, "root": merged.roots.get(name, ""), "people": raw.people or name,
-        "official": plugin.official, "records": len(seen.records), "rejected": len(source.rejected),
+        "reader": raw.reader, "options": used(plugin, options), "root": merged.roots.get(name, ""),
+        "people": raw.people or name, "official": plugin.official,
+        "records": len(seen.records), "rejected": len(source.rejected),
     }  # fmt: skip
 
 

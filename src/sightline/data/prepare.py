@@ -44,6 +44,7 @@ class Prepared:
         rejected: records that were refused.
         audits: the audit of the own splits, and of the official ones where there are any; empty when loaded.
         template: how retrieved reports stand in prompts (`settings.Template` as plain values); None without retrieval.
+        official: the authors' split of each record, as far as it is known; empty when loaded.
     """
 
     folder: Path
@@ -53,6 +54,7 @@ class Prepared:
     rejected: int
     audits: tuple[Audit, ...] = ()
     template: Mapping[str, str] | None = None
+    official: Mapping[str, str | None] = field(default_factory=dict)
 
     def samples(self, split: str) -> Samples:
         """The samples of a split, lazily.
@@ -65,6 +67,10 @@ class Prepared:
     def preferences(self, split: str) -> Preferences:
         """The preferences of a split, lazily; raises as `samples`."""
         return Preferences(self._path(split))
+
+    def records(self, split: str) -> Sequence[Sample | Preference]:
+        """What a split holds, of either kind, lazily; raises as `samples`."""
+        return self.samples(split) if self.kind == "samples" else self.preferences(split)
 
     def _path(self, split: str) -> Path:
         if split not in self.counts:
@@ -125,7 +131,7 @@ def prepare(
         check_share(len(seen.records), source.rejected, max_bad)
     finally:
         write_lines(out / "rejected.jsonl", source.rejected)
-    about = {"reader": reader, "options": bound, "official": plugin.official}
+    about = {"reader": reader, "options": used(plugin, bound), "official": plugin.official}
     return finish(seen, out, home, source.rejected, about, shares=shares, by=by, seed=seed)
 
 
@@ -162,6 +168,7 @@ def finish(
     made = Prepared(
         folder=out, root=home or out / PICTURES, counts=counts, audits=tuple(audits),
         kind="samples" if seen.kind == "samples" else "preferences", rejected=len(rejected),
+        official=seen.official,
     )  # fmt: skip
     told = {**about, "seed": seed, "by": by}
     _write_json(out / "dataset.json", told | _describe(made, home, seen.records, rejected))
@@ -189,6 +196,11 @@ def load(folder: Path) -> Prepared:
             found=type(error).__name__,
             remedy="run the `prepare` stage again",
         ) from error
+
+
+def used(plugin: Reader, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options as `dataset.json` names them: without those that came later and are not used."""
+    return {key: value for key, value in options.items() if value or key not in plugin.later}
 
 
 def open_reader(reader: str, root: Path | None) -> Reader:

@@ -37,12 +37,14 @@ class Reader:
         needs_root: False for a reader that makes its own pictures (they go below `Source.images`).
         official: what is known about the official splits of this layout; "" if it has none.
         unpacks: True for a reader that needs a root and writes its pictures below `Source.images` all the same.
+        later: options that came later; while they are not used, data sets do not name them and keep their bytes.
     """
 
     read: Callable[..., Iterator[Read]]
     needs_root: bool = True
     official: str = ""
     unpacks: bool = False
+    later: tuple[str, ...] = ()
 
 
 class RecordError(DataError):

@@ -9,13 +9,16 @@ more than the findings do.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ..errors import DataError
 from . import anatomy as chest
 from .anatomy import SIDES, Anatomy, Array, Canvas, Cavity, Frame, cloud, edge, ridge
+from .regions import Box, changed
 
 FINDINGS: tuple[str, ...] = (
     "effusion_left",
@@ -91,6 +94,36 @@ def draw(
         sides=drawn | dict(sides or {}),
     )
     return _expose(scene, _tissue(scene, findings))
+
+
+def boxes(
+    rng: np.random.Generator,
+    findings: Mapping[str, int],
+    *,
+    size: int = 224,
+    anatomy: Anatomy | None = None,
+    sides: Mapping[str, str] | None = None,
+) -> dict[str, Box]:
+    """Where each finding of a picture is seen: the box around all that is not there without it.
+
+    Args:
+        rng: in the state in which `draw` got it; left as it is.
+        findings: as for `draw`.
+        size: as for `draw`.
+        anatomy: as for `draw`.
+        sides: as for `draw`.
+
+    Returns:
+        Boxes of the findings that are present. One that another covers whole has none.
+    """
+    said: dict[str, Any] = {"size": size, "anatomy": anatomy, "sides": sides}
+    whole = draw(deepcopy(rng), findings, **said)
+    found = {}
+    for name in [name for name, severity in findings.items() if severity]:
+        box = changed(whole, draw(deepcopy(rng), {**findings, name: 0}, **said))
+        if box is not None:
+            found[name] = box
+    return found
 
 
 def _check(findings: Mapping[str, int], sides: Mapping[str, str]) -> None:

@@ -13,7 +13,7 @@ Missing or unexpected keys are refused.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,8 +161,12 @@ def _stored(path: Path) -> dict[str, torch.Tensor]:
     return load_file(path) if path.is_file() else {}
 
 
-def load(folder: Path) -> Bundle:
+def load(folder: Path, acting: Callable[[Learner], None] | None = None) -> Bundle:
     """A saved model, every adapter of its line merged, in float32 and eval mode.
+
+    Args:
+        folder: of the saved model.
+        acting: called when the last adapter acts and is not merged yet.
 
     Raises:
         ModelError: not a saved model, a parent that changed, or keys that do not fit.
@@ -182,14 +186,18 @@ def load(folder: Path) -> Bundle:
     for place, _ in line:
         template = (place / "chat_template.jinja").read_text(encoding="utf-8")
         bundle.tokenizer.chat_template = template
-    add_all(line, bundle)
+    add_all(line, bundle, acting)
     return bundle
 
 
-def add_all(line: Sequence[tuple[Path, dict[str, Any]]], bundle: Learner) -> None:
+def add_all(
+    line: Sequence[tuple[Path, dict[str, Any]]],
+    bundle: Learner,
+    acting: Callable[[Learner], None] | None = None,
+) -> None:
     """Put the weights of a whole line on top of its base, one after the other; frozen and in eval mode then."""
     for place, info in line:
-        add(place, info, bundle)
+        add(place, info, bundle, acting if place == line[-1][0] else None)
     bundle.model.requires_grad_(False)
     bundle.model.eval()
 
@@ -247,8 +255,10 @@ def merge(bundle: Learner, model: nn.Module) -> None:
     bundle.model.requires_grad_(False)
 
 
-def add(place: Path, info: dict[str, Any], bundle: Learner) -> None:
-    """Put one saved model's weights on top of the bundle's and merge."""
+def add(
+    place: Path, info: dict[str, Any], bundle: Learner, acting: Callable[[Learner], None] | None = None
+) -> None:
+    """Put one saved model's weights on top of the bundle's and merge; `acting` is called between the two."""
     peft = (place / "adapter_config.json").is_file()
     model: nn.Module = bundle.model
     model.requires_grad_(False)
@@ -259,6 +269,9 @@ def add(place: Path, info: dict[str, Any], bundle: Learner) -> None:
     fulls = [part for part, plan in info["trained"].items() if isinstance(plan, dict) and plan["full"]]
     trainable.unlock(bundle, fulls, modules=not peft)
     read_weights(place, bundle, model)
+    if acting is not None:
+        bundle.model.eval()
+        acting(bundle)
     merge(bundle, model)
 
 

@@ -8,6 +8,7 @@ read     0               5            9             how much stands in the cache
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -94,6 +95,22 @@ class Context:
         self.ids = torch.cat([self.ids, ids], dim=1)
         self.mask = torch.cat([self.mask, new.long()], dim=1)
         return lengths
+
+    def spread(self, times: int) -> Context:
+        """A context in which every row stands so many times, one behind the other; this one stays as it is."""
+        made = Context(self.bundle, len(self.grids))
+        made.grids, made.beside = list(self.grids), list(self.beside)
+        made.cache, made.ids, made.mask = copy.deepcopy(self.cache), self.ids, self.mask
+        made.select([row for row in range(len(self.grids)) for _ in range(times)])
+        return made
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep these rows, in this order; one may be kept several times."""
+        at = torch.tensor(rows, device=self.ids.device)
+        self.cache.batch_select_indices(at)
+        self.ids, self.mask = self.ids[at], self.mask[at]
+        self.grids = [list(self.grids[row]) for row in rows]
+        self.beside = [list(self.beside[row]) for row in rows]
 
     def rewind(self, length: int) -> None:
         """Forget what was read since it was so long: it is masked, and positions count on from before."""

@@ -62,6 +62,7 @@ class Family:
             `read` (see `context`) holds all that was read so far, the first `read` tokens of every row in a cache:
             what is told is of the tokens behind them, `tokens` are of the images there, and `grids` of all images.
         tower: the parts that an image passes before the connector; features are kept while all of them are frozen.
+        between: the parts that make tokens of features; tokens are kept while all of them are frozen.
         layer: model -> which features of the tower are taken, for the keys of caches.
         cannot: what this family cannot do (`share`, `generation`, ...), in words for error messages.
     """
@@ -82,6 +83,7 @@ class Family:
         Callable[[Bundle, Mapping[str, Any], list[Tensor], list[Grid], torch.dtype], dict[str, Any]] | None
     ) = None
     tower: tuple[str, ...] = ("vision",)
+    between: tuple[str, ...] = ("connector",)
     layer: Callable[[nn.Module], str] = lambda model: ""
     cannot: tuple[str, ...] = ()
 
@@ -256,6 +258,10 @@ class Bundle:
         tokens = self.tokens(images, grids, given) if images else []
         shown, sizes = [tokens[i] for i in order], [grids[i] for i in order]
         embeds = self.embed(batch["input_ids"], shown)
+        for unseen in set(range(len(tokens))) - set(
+            order
+        ):  # of `Plan.always`: their parts take part, and add nothing
+            embeds = embeds + (tokens[unseen][:1].sum() * 0).to(embeds.dtype)
         told = self.told(batch, shown, sizes, embeds.dtype)
         return self.family.hidden(self.model, embeds, **told).last_hidden_state
 

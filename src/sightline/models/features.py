@@ -26,9 +26,10 @@ from ..images import degrade
 from ..images.seen import Seen
 from ..settings import Speed
 from ..types import ImageRef, View
-from . import volumes
+from . import device, volumes
 from .encoder import DualEncoder, Learner
 from .family import ABSENT, Bundle, Given, Grid
+from .trainable import members
 
 BATCH = 8
 GIB = 2**30
@@ -94,7 +95,7 @@ class Features:
     def __post_init__(self) -> None:
         if not self.bundle.tower:
             self.bundle.tower = weights_hash(self.bundle, *self.bundle.family.tower)
-        self.connector = weights_hash(self.bundle, "connector") if self.given == "tokens" else ""
+        self.connector = weights_hash(self.bundle, *_between(self.bundle)) if self.given == "tokens" else ""
         self.folder.mkdir(parents=True, exist_ok=True)
         for index in sorted(self.folder.glob("*.json")):
             self._open(index)
@@ -136,7 +137,8 @@ class Features:
         place = self.folder / f"{runs.digest(*missing)[:32]}.f32"
         part = place.with_name(f".{place.stem}.{os.getpid()}.part")
         try:
-            entries = self._fill(part, missing, what)
+            with device.lent(self.bundle):
+                entries = self._fill(part, missing, what)
             index = {"format": FORMAT, "entries": entries, "sha256": runs.hash_file(part)}
             runs.write_json(place.with_suffix(".json"), index)
             part.rename(place)
@@ -225,12 +227,17 @@ def _encode(bundle: Learner, batch: Sequence[Seen], given: Given) -> list[Tensor
     return bundle.family.connect(bundle.model, made, grids)
 
 
+def _between(bundle: Learner) -> tuple[str, ...]:
+    """The parts that make tokens of features; an encoder has none."""
+    return bundle.family.between if isinstance(bundle, Bundle) else ()
+
+
 def weights_hash(bundle: Learner, *parts: str) -> str:
     """SHA-256 of the weights of parts, with names and shapes."""
     mixed = hashlib.sha256()
-    for name in [name for part in parts for name in bundle.family.parts[part]]:
-        module: nn.Module = bundle.family.module(bundle.model, name)
-        for key, value in sorted(module.state_dict().items()):
+    for member in [member for part in parts for _, member in members(bundle, part)]:
+        bare = isinstance(member, nn.Parameter)
+        for key, value in sorted({"": member}.items() if bare else member.state_dict().items()):
             mixed.update(f"{key}{tuple(value.shape)}{value.dtype}".encode())
             mixed.update(value.detach().float().cpu().contiguous().numpy().tobytes())
     return mixed.hexdigest()

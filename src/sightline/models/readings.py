@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from . import device
 from .encoder import DualEncoder
 
 BATCH = 64
@@ -47,11 +48,15 @@ def read(encoder: DualEncoder, texts: Iterable[str]) -> Readings | None:
     if not order:
         return None
     towers = [encoder.family.module(encoder.model, name).eval() for name in encoder.family.parts["text"]]
-    device = next(p.device for tower in towers for p in tower.parameters())
     made: list[Tensor] = []
-    with torch.no_grad(), tqdm(total=len(order), desc="  reading texts", unit="text") as bar:
+    with (
+        device.lent(encoder),
+        torch.no_grad(),
+        tqdm(total=len(order), desc="  reading texts", unit="text") as bar,
+    ):
+        home = next(p.device for tower in towers for p in tower.parameters())
         for part in (order[i : i + BATCH] for i in range(0, len(order), BATCH)):
-            tokens = {name: values.to(device) for name, values in encoder.tokenize(part).items()}
+            tokens = {name: values.to(home) for name, values in encoder.tokenize(part).items()}
             made.append(encoder.family.encode_texts(encoder.model, tokens).float().cpu())  # [batch, w]
             bar.update(len(part))
     return Readings({text: row for row, text in enumerate(order)}, torch.cat(made))  # [texts, w]

@@ -15,10 +15,11 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
 from ..errors import ModelError
 from ..images.transforms import Preprocess
-from .parts import efficientnet_lite, openclip_tower
+from .parts import efficientnet_layers, efficientnet_lite, openclip_tower
 from .stock import part_folder
 
-assert efficientnet_lite.PART.slot == "vision"  # importing it registers the kit's tower with AutoModel
+# Importing them registers the kit's towers with AutoModel.
+assert efficientnet_lite.PART.slot == efficientnet_layers.PART.slot == "vision"
 OPENCLIP, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 VISUAL = "visual."
 # OpenAI's, which OpenCLIP takes where a config names none (`open_clip.constants`).

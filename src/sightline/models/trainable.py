@@ -20,7 +20,7 @@ from ..errors import ModelError
 from ..settings import Full, Lora, Plan
 from . import quantized
 from .encoder import EncoderFamily, Learner
-from .family import Family
+from .family import Bundle, Family
 
 Asked = Mapping[str, Literal["frozen"] | Plan]
 # Their forward takes the weights of their linear layers past the layers themselves: an adapter in one would never act.
@@ -223,10 +223,11 @@ def is_frozen(asked: Asked, part: str) -> bool:
 
 
 def frozen(bundle: Learner, asked: Asked) -> dict[str, bool]:
-    """Whether nothing trains of `vision`, which is all that images pass before the connector, and of `connector`."""
+    """Whether nothing trains of what makes features of images (`vision`), and of what makes tokens (`connector`)."""
+    between = bundle.family.between if isinstance(bundle, Bundle) else ()
     return {
         "vision": all(is_frozen(asked, part) for part in bundle.family.tower),
-        "connector": is_frozen(asked, "connector"),
+        "connector": all(is_frozen(asked, part) for part in between),
     }
 
 

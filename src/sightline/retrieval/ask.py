@@ -31,16 +31,24 @@ class Library:
     Args:
         indexes: by the recipe's name of their domain; "" where there is only one.
         load: opens a saved encoder.
-        features: folder where features of towers are kept.
+        features: folder where features of towers are kept; None keeps nothing.
         seed: of the recipe.
+        router: tells images of one domain from those of another; None teaches one, where there are several.
     """
 
-    def __init__(self, indexes: Mapping[str, Index], load: Load, features: Path, seed: int) -> None:
+    def __init__(
+        self,
+        indexes: Mapping[str, Index],
+        load: Load,
+        features: Path | None,
+        seed: int,
+        router: Router | None = None,
+    ) -> None:
         self.indexes, self.features = dict(indexes), features
         self.encoders = {place: load(place) for place in {i.encoder for i in indexes.values()}}
-        self.router: Router | None = None
+        self.router = router
         self.routed: float | None = None
-        if len(self.indexes) > 1:
+        if len(self.indexes) > 1 and router is None:
             first = next(iter(self.indexes.values()))
             rows = {name: self._images(index, first.encoder) for name, index in self.indexes.items()}
             self.router, self.routed = fit(rows), held_out(rows, seed)

@@ -10,6 +10,7 @@ import torch
 
 from ..models.encoder import DualEncoder
 from ..models.features import Features
+from ..models.passing import Passing
 from ..models.readings import read
 from ..types import ImageRef, View
 
@@ -28,7 +29,7 @@ def texts(encoder: DualEncoder, said: Sequence[str]) -> np.ndarray:
     return made
 
 
-def pictures(encoder: DualEncoder, root: Path, folder: Path) -> Pictures:
+def pictures(encoder: DualEncoder, root: Path, folder: Path | None) -> Pictures:
     """What embeds studies: lists of images to unit embeddings, float32 [n, width].
 
     A study is the mean of its images' embeddings, scaled to length 1; earlier studies' images are left out, unless
@@ -37,9 +38,9 @@ def pictures(encoder: DualEncoder, root: Path, folder: Path) -> Pictures:
     Args:
         encoder: a frozen one.
         root: data root of the images.
-        folder: where features of the tower are kept.
+        folder: where features of the tower are kept; None keeps nothing.
     """
-    look = Features(encoder, root, folder)
+    look = Passing(encoder, root) if folder is None else Features(encoder, root, folder)
     known: dict[tuple[str, ...], np.ndarray] = {}
 
     def embed(studies: Sequence[Sequence[ImageRef]]) -> np.ndarray:

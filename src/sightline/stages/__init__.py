@@ -88,5 +88,7 @@ def finished(name: str, folder: Path) -> str:
 def outside_models(section: Any) -> list[str]:
     """Saved models that a stage names by folder instead of by stage."""
     judge = getattr(getattr(section, "judge", None), "model", None)
-    named = [getattr(section, "model", None), judge, *getattr(section, "models", ())]
+    named = [
+        getattr(section, "model", None), judge, getattr(section, "encoder", None), *getattr(section, "models", ())
+    ]  # fmt: skip
     return [m for m in named if isinstance(m, str) and m != "base"]

@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import plugins
 from ..data import prepare
 from ..data.chat import Chat
-from ..data.collate import PairCollator, Plan
+from ..data.collate import PairCollator, Plan, one_of_each
 from ..data.rows import encode_pairs, select
 from ..errors import RecipeError, RunError
 from ..images import degrade
@@ -55,12 +55,13 @@ def run(run: Run, section: Align, seed: int) -> None:
     trained = trainable.apply(bundle, section.trainable, seed)
     trainable.silence(bundle.model)
     print(trainable.text(trainable.table(bundle, section.trainable)))
+    always = () if look.given == "tokens" else one_of_each(views)
     job = Job(
         answers=Answers(bundle, trained, given=look.given),
         asked=section.trainable,
         rows=pairs,
         ids=[p.id for p in pairs],
-        collator=PairCollator(Plan.of(chat, look, section.speed), known, apart=apart),
+        collator=PairCollator(Plan.of(chat, look, section.speed, always), known, apart=apart),
         train=section.train,
         seed=seed,
     )

@@ -66,9 +66,27 @@ class Desk:
 
     def ledger(self, asked: Asked) -> Ledger:
         """The answers of a set that are known so far."""
+        return Ledger(self.place(asked))
+
+    def place(self, asked: Asked) -> Path:
+        """The file of a set of answers, in a folder that is there."""
         folder = self.home / ".answers"
         folder.mkdir(parents=True, exist_ok=True)
-        return Ledger(folder / f"{asked.key[:32]}.jsonl")
+        return folder / f"{asked.key[:32]}.jsonl"
+
+    def made_with(self, asked: Asked) -> list[dict[str, str]]:
+        """Versions of the libraries that answers of a set came from; several where it was answered in parts.
+
+        Empty for answers that were kept before this was noted.
+        """
+        path = self.place(asked).with_suffix(".json")
+        return list(runs.read_json(path)) if path.is_file() else []
+
+    def sign(self, asked: Asked) -> None:
+        """Note the versions that the answers of a set will come from."""
+        known, now = self.made_with(asked), runs.versions()
+        if now not in known:
+            runs.write_json(self.place(asked).with_suffix(".json"), [*known, now])
 
 
 def answer(
@@ -96,6 +114,7 @@ def answer(
     in_precision(bundle, desk.generate)
     for asked, ledger, samples in zip(sets, ledgers, missing, strict=True):
         if samples:
+            desk.sign(asked)
             _ask(desk, bundle, look, ledger, replace(asked, samples=samples))
             note(asked, len(samples))
     return ledgers

@@ -5,32 +5,34 @@ Answers are kept beside the stages under all that they depend on, so another met
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from .. import judging, runs
+from .. import runs
 from ..data import prepare
 from ..data.prepare import Prepared
 from ..data.rows import select
 from ..errors import RunError
 from ..images.degrade import find
 from ..images.degrade.swapped import partners
-from ..judging import UNAIDED
+from ..judging import ALONE, OCCLUDED, UNAIDED, Side
 from ..models import checkpoint
 from ..models.family import Bundle
 from ..recipe import Evaluate
 from ..runs import Run
-from ..types import Degrade, Prediction, Sample, View, to_plain
+from ..types import Degrade, Prediction, Sample, View
+from . import attention, kept, occlusion, similarity
 from .answers import Asked, Desk, Read, See, aided, answer, check_reports, key_of, unaided
-from .confidence import calibrated, thresholds
+from .carried import carry
+from .confidence import thresholds
+from .kept import HELD
 from .page import write_page
+from .result import RESULT, Made, result
+from .result import model as model_of
+from .scores import scored
 
-VERSION = 2  # 2: intervals after decision 0008
-HELD = "held"  # the clean images of the split that a threshold is calibrated on
-ALONE = "_prior"  # a kind with this behind it: only images of earlier studies are shown so
+VERSION = 3  # 2: intervals after decision 0008; 3: result.json
 NOISE = "replace"  # what the word `noise` means in `images`
 
 
@@ -63,43 +65,44 @@ def run(run: Run, section: Evaluate, seed: int) -> None:
     exam = Exam(
         section, asked[: section.limit], desk, seed, aided(data), unaided(data), held_out(data, section)
     )
-    made: dict[tuple[str, str], list[Prediction]] = {}
-    names = []
-    for model in section.models:
-        name = model if model in run.parents and "/" not in model else Path(model).name
-        names.append(name)
-        made.update(answers(exam, run, model, name))
+    made: dict[Side, list[Prediction]] = {}
+    about: dict[str, Any] = {}
+    names = kept.names_of(section.models, run.parents)
+    for model, name in zip(section.models, names, strict=True):
+        given, about[name] = answers(exam, run, model, name)
+        made |= given
+    made = carry(made, [*exam.samples, *exam.held], section)
+    if section.encoder:
+        place = run.parents[section.encoder]
+        made = similarity.compared(made, exam.samples, data.root, place, desk.home / ".features")
+    kept.keep(run.work, made)
     held = {name: made.pop((name, HELD)) for name in names} if exam.held else {}
-    folder = run.work / "predictions"
-    folder.mkdir(exist_ok=True)
-    for (name, image), each in made.items():
-        lines = [json.dumps(to_plain(p), ensure_ascii=False) for p in each]
-        (folder / f"{name}-{image}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    measures = judging.measure(made, section.metrics, data.root)
-    for side, named in (judging.measure_reliance(made) if data.template is not None else {}).items():
-        measures[side] |= named
-    rows, parts = judging.rows(measures, seed, section.resamples)
-    paired = judging.comparisons(measures, names, seed, section.resamples)
-    scores: dict[str, Any] = {"rows": rows, "paired": paired, "parts": parts}
-    if told := judging.notes(measures):
-        scores["notes"] = told
-    sure = {name: calibrated(made[name, "clean"], seed, section.resamples) for name in names}
-    if any(sure.values()):
-        scores["calibration"] = {name: each for name, each in sure.items() if each}
+    scores, defined = scored(
+        made, names, section, seed=seed, root=data.root, reports=data.template is not None
+    )
     runs.write_json(run.work / "scores.json", scores)
     if section.abstain:
         clean = {name: made[name, "clean"] for name in names}
         scores["abstain"] = thresholds(held, clean, section.abstain, seed, section.resamples)
         runs.write_json(run.work / "abstain.json", scores["abstain"])
+    whole = Made(
+        section=section, seed=seed, data=data, samples=exam.samples, models=about, defined=defined, folder=run.work
+    )  # fmt: skip
+    scores["result"] = result(whole)
+    runs.write_json(run.work / RESULT, scores["result"])
     write_page(run, exam.samples, desk.root, made, scores)
-    run.event("scored", rows=len(rows))
+    run.event("scored", rows=len(scores["rows"]))
 
 
-def answers(exam: Exam, run: Run, model: str, name: str) -> dict[tuple[str, str], list[Prediction]]:
-    """One model's answers on every kind of image; the model is opened only if some are not known yet."""
+def answers(
+    exam: Exam, run: Run, model: str, name: str
+) -> tuple[dict[Side, list[Prediction]], dict[str, Any]]:
+    """One model's answers on every kind of image, and what they were made by.
+
+    The model is opened only if some answers are not known yet.
+    """
     place = None if model == "base" else checkpoint.folder_of(run.parents[model])
     known: dict[str, Any] = base_of(exam, run) if place is None else {"line": checkpoint.fingerprints(place)}
-    order = [s.id for s in exam.samples]
     sets = [asked(exam, known, image, name) for image in exam.section.images]
     if exam.held:
         clean = asked(replace(exam, samples=list(exam.held)), known, "clean", name)
@@ -113,12 +116,36 @@ def answers(exam: Exam, run: Run, model: str, name: str) -> dict[tuple[str, str]
 
     ledgers = answer(exam.desk, sets, open_model, note)
     made = {
-        (name, image): [replace(p, model=name, image=image) for p in ledger.all(order)]
-        for image, ledger in zip(exam.section.images, ledgers, strict=False)
+        (name, image): [replace(p, model=name, image=image) for p in ledger.all([s.id for s in one.samples])]
+        for image, one, ledger in zip(exam.section.images, sets, ledgers, strict=False)
+    }
+    if OCCLUDED in exam.section.images:
+        alone = asked(exam, known, OCCLUDED, name)
+        alone = replace(alone, name=f"{name}, attention", see=_clean)
+        found = attention.measured(exam.desk, alone, open_model)
+        made[name, OCCLUDED] = attention.given(made[name, OCCLUDED], found)
+    made |= {
+        (name, kind): occlusion.joined(made[name, kind]) for kind in occlusion.KINDS if (name, kind) in made
     }
     if exam.held:
-        made[name, HELD] = ledgers[-1].all([s.id for s in exam.held])
-    return made
+        clean_ones = ledgers[-1].all([s.id for s in exam.held])
+        made[name, HELD] = [replace(p, model=name) for p in clean_ones]
+    return made, made_by(exam, run, model, sets)
+
+
+def made_by(exam: Exam, run: Run, model: str, sets: Sequence[Asked]) -> dict[str, Any]:
+    """The hashes of a model, and of each of its sets of answers the key and the versions it was made with."""
+    own = model if model != "base" else next(m for m in exam.section.models if m != "base")
+    line = checkpoint.lineage(checkpoint.folder_of(run.parents[own]))
+    first, info = line[0]
+    shown = [*exam.section.images, *([HELD] if exam.held else [])]
+    told = {
+        image: {"key": each.key[:32], "made_with": exam.desk.made_with(each)}
+        for image, each in zip(shown, sets, strict=True)
+    }
+    hashes = [] if model == "base" else [checkpoint.fingerprint(place) for place, _ in line]
+    template = (first if model == "base" else line[-1][0]) / "chat_template.jinja"
+    return model_of(hashes, info["base"], template, told)
 
 
 def held_out(data: Prepared, section: Evaluate) -> list[Sample]:
@@ -143,13 +170,17 @@ def held_out(data: Prepared, section: Evaluate) -> list[Sample]:
 def asked(exam: Exam, model: dict[str, Any], image: str, name: str) -> Asked:
     """One kind of image as a set of answers; every kind but `unaided` is asked with the reports there are."""
     read = exam.unaided if image == UNAIDED else exam.aided
+    samples, shown = exam.samples, image
+    if image in occlusion.KINDS:
+        samples = occlusion.single(exam.samples, exam.seed)
+        shown = occlusion.named(image, samples, exam.seed)
     return Asked(
         name=f"{name}, {image} images",
         shown=image,
-        samples=exam.samples,
+        samples=samples,
         see=view_of(image, exam.samples, exam.seed),
         read=read,
-        key=key_of(exam.desk, model, exam.samples, read, shown=image, seed=exam.seed),
+        key=key_of(exam.desk, model, samples, read, shown=shown, seed=exam.seed),
     )
 
 
@@ -168,6 +199,8 @@ def view_of(image: str, samples: list[Sample], seed: int) -> See:
         return lambda sample, i: (shown if sample.images[i].when == "prior" else _clean)(sample, i)
     if image in ("clean", UNAIDED):
         return _clean
+    if image in occlusion.KINDS:
+        return occlusion.covered(image, seed)
     kind = NOISE if image == "noise" else image
     if find(kind).swaps:
         by_id = {s.id: s for s in samples}

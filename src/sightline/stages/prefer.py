@@ -255,6 +255,7 @@ def ask_for_hardest(
     """
     bundle = checkpoint.load(place)
     look = Features(bundle, root, folder)
+    in_precision(bundle, ASKED)
     chat = Chat.of(bundle)
     todo = [
         i
@@ -275,7 +276,6 @@ def ask_for_hardest(
         if margins:
             found[item.sample.id] = min(margins)[1]
 
-    in_precision(bundle, ASKED)
     ask(bundle, todo, look, ASKED, note)
     return found
 

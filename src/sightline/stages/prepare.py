@@ -7,9 +7,12 @@ from typing import Any
 
 from ..data.merge import merge, told
 from ..data.prepare import prepare
+from ..data.printed import FOLDER as PRINTS
 from ..data.priors import attach_all
+from ..data.twins import FILE as NEAR
+from ..data.twins import twins
 from ..recipe import Prepare
-from ..runs import Run
+from ..runs import Run, write_json
 
 VERSION = 2
 
@@ -41,3 +44,8 @@ def run(run: Run, section: Prepare, seed: int) -> None:
             print(f"  priors of {split}: " + ", ".join(f"{name} {count}" for name, count in found.items()))
     for audit in made.audits:
         print("  " + audit.text().replace("\n", "\n  "))
+    if section.near:
+        records = {split: made.records(split) for split in made.counts}
+        alike = twins(records, made.root, section.near, run.folder.parent / PRINTS)
+        write_json(run.work / NEAR, alike.to_dict())
+        print("  " + alike.text().replace("\n", "\n  "))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..data import prepare
 from ..data.chat import Chat
-from ..data.collate import Plan, SupervisedCollator, together
+from ..data.collate import Plan, SupervisedCollator, one_of_each, together
 from ..data.prepare import Prepared
 from ..data.rows import encode_samples, select
 from ..models import checkpoint, trainable
@@ -48,12 +48,13 @@ def run(run: Run, section: Sft, seed: int) -> None:
         look.prepare(views, what="training images")
 
     groups = together(rows, section.together, seed)
+    always = () if look.given == "tokens" else one_of_each(views)
     job = Job(
         answers=Answers(bundle, trained, given=look.given),
         asked=section.trainable,
         rows=groups,
         ids=[g.id for g in groups],
-        collator=SupervisedCollator(Plan.of(chat, look, section.speed)),
+        collator=SupervisedCollator(Plan.of(chat, look, section.speed, always)),
         train=section.train,
         seed=seed,
     )

@@ -5,21 +5,22 @@ A run that differs only in beta, loss or learning rate reads them instead: it ma
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ..data.chat import Chat
 from ..data.collate import Pair, PairCollator, Plan
-from ..models import checkpoint
+from ..models import checkpoint, device
 from ..models.family import Bundle
 from ..models.features import Features, Look
 from ..recipe import Align
 from ..runs import Run, canonical, digest, read_json, write_json
 from ..settings import Model
+from .processes import here
 from .trainers import Answers
 
 Reference = dict[str, tuple[float, ...]]
@@ -55,7 +56,11 @@ def reference(
     collator = PairCollator(Plan.of(Chat.of(bundle), look, section.speed), {}, apart=apart)
     loader: Any = DataLoader(pairs, batch_size=section.train.batch, collate_fn=collator)
     answers = Answers(bundle, bundle.model, given=look.given)
-    found = reference_logps(answers, tqdm(loader, desc="  reference", unit="batch"), section.train.precision)
+    whole = here().kind in ("", "ddp")  # else one GPU may not hold it, and it stays where it is
+    with device.lent(bundle, whole=True) if whole else nullcontext():
+        found = reference_logps(
+            answers, tqdm(loader, desc="  reference", unit="batch"), section.train.precision
+        )
     write_json(stored, found)
     run.event("reference", computed=len(found), known=0)
     return found
@@ -101,12 +106,12 @@ def reference_logps(answers: Answers, batches: Any, precision: str) -> dict[str,
     Returns:
         pair id -> (chosen, rejected) in nats, and the third answer's where there is one.
     """
-    device = next(answers.parameters()).device
+    home = next(answers.parameters()).device
     found: dict[str, tuple[float, ...]] = {}
     answers.eval()
     for batch in batches:
-        inputs = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+        inputs = device.moved(batch, home)
+        with torch.autocast(home.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
             sums = answers(inputs).view(-1, len(inputs["ids"]))  # [2 or 3, pairs]
         found.update(zip(inputs["ids"], map(tuple, sums.T.tolist()), strict=True))
     return found

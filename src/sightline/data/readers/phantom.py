@@ -8,7 +8,8 @@ apart so that a report is written from the picture, not copied from earlier answ
     p0001-s1-report      user <image> Describe the findings.      assistant Small left effusion. No right
                                                                   effusion. No cardiomegaly. ... (topic report)
 
-Findings are independent of each other and of the patient, so that language alone answers nothing.
+Findings are independent of each other and of the patient, so that language alone answers nothing. With `subgroups`,
+patients belong to groups, of which some may be harder; with `regions`, attributes say where each finding is.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
@@ -24,8 +26,10 @@ from PIL import Image
 
 from ...errors import RecipeError
 from ...images.anatomy import Anatomy, grow
-from ...images.phantom import FINDINGS, SEVERITIES, SIDED, draw
+from ...images.phantom import FINDINGS, SEVERITIES, SIDED, boxes, draw
+from ...images.regions import ATTRIBUTE, written
 from ...types import ImageRef, Message, Sample
+from ..groups import Group, check, group_of
 from ..source import Read, Reader, Source
 
 REPORT_PROMPT = "Describe the findings."
@@ -75,8 +79,27 @@ def generator(*words: object) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest, "big"))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """What all studies of a patient have in common."""
+
+    who: Anatomy
+    told: Mapping[str, str]
+    prevalence: float
+    size: int
+    regions: bool
+    group: Group
+
+
 def phantom(
-    source: Source, *, patients: int = 900, studies: int = 2, prevalence: float = 0.4, size: int = 224
+    source: Source,
+    *,
+    patients: int = 900,
+    studies: int = 2,
+    prevalence: float = 0.4,
+    size: int = 224,
+    subgroups: dict[str, dict[str, dict[str, float]]] | None = None,
+    regions: bool = False,
 ) -> Iterator[Read]:
     """Draw patients and write their pictures below `source.images`.
 
@@ -88,6 +111,8 @@ def phantom(
         studies: most studies of one patient; three patients in ten have another one after each.
         prevalence: chance of each finding in each study.
         size: edge of the pictures in pixels.
+        subgroups: groups of patients by attribute; see `data.groups`.
+        regions: give every finding that is seen an attribute `box_NAME`; see `images.regions`.
 
     Yields:
         Two samples per study, without an official split.
@@ -96,6 +121,7 @@ def phantom(
         RecipeError: an option out of range.
     """
     _check(patients, studies, prevalence, size)
+    check(subgroups or {})
     source.images.mkdir(parents=True, exist_ok=True)
     count = 0
     for number in range(1, patients + 1):
@@ -106,9 +132,11 @@ def phantom(
         for study in range(1, studies + 1):
             count += 1
             told = {"age": str(age), "sex": "F" if who.breast else "M"}
-            for sample in _study(
-                source, patient, f"s{study}", who, (prevalence, size), told, day.isoformat()
-            ):
+            plan = _Plan(
+                who=who, told=told, prevalence=prevalence, size=size, regions=regions,
+                group=group_of(subgroups or {}, _sources(source.seed, patient, subgroups or {})),
+            )  # fmt: skip
+            for sample in _study(source, plan, patient, f"s{study}", day.isoformat()):
                 yield sample, None, f"phantom:{count}"
             if rng.random() >= MORE_STUDIES:
                 break
@@ -135,28 +163,29 @@ def _check(patients: int, studies: int, prevalence: float, size: int) -> None:
         )
 
 
-def _study(
-    source: Source,
-    patient: str,
-    study: str,
-    who: Anatomy,
-    plan: tuple[float, int],
-    told: Mapping[str, str],
-    day: str,
-) -> list[Sample]:
-    """Draw one study, write its picture, and tell both samples. `plan` is the prevalence and the picture's size."""
-    prevalence, size = plan
+def _sources(seed: int, patient: str, attributes: Mapping[str, Any]) -> dict[str, np.random.Generator]:
+    """A random source for each attribute that a patient's group is drawn for."""
+    return {name: generator(seed, patient, "group", name) for name in attributes}
+
+
+def _study(source: Source, plan: _Plan, patient: str, study: str, day: str) -> list[Sample]:
+    """Draw one study, write its picture, and tell both samples."""
+    group = plan.group
+    chance = plan.prevalence if group.prevalence is None else group.prevalence
     rng = generator(source.seed, patient, study)
-    present, degree = rng.random(len(FINDINGS)) < prevalence, rng.integers(1, 4, len(FINDINGS))
+    present, degree = rng.random(len(FINDINGS)) < chance, rng.integers(1, 4, len(FINDINGS))
     findings = {name: int(p * d) for name, p, d in zip(FINDINGS, present, degree, strict=True)}
     sides = {name: ("left", "right")[int(rng.integers(2))] for name in SIDED}
-    pixels = draw(rng, findings, size=size, anatomy=who, sides=sides)
+    drawn: dict[str, Any] = {"size": plan.size, "anatomy": plan.who, "sides": sides}
+    places = boxes(rng, findings, **drawn) if plan.regions else {}
+    pixels = group.shown(draw(rng, findings, **drawn), generator(source.seed, patient, study, "noise"))
     name = f"{patient}-{study}"
     packed = io.BytesIO()
     Image.fromarray(pixels).save(packed, format="PNG", compress_level=3)
     (source.images / f"{name}.png").write_bytes(packed.getvalue())
     attributes = {f"severity_{k}": SEVERITIES[v] for k, v in findings.items()}
     attributes |= {f"side_{k}": v for k, v in sides.items() if findings[k]}
+    attributes |= {f"{ATTRIBUTE}{k}": written(v) for k, v in places.items()}
     ref = ImageRef(path=f"{name}.png", sha256=hashlib.sha256(packed.getvalue()).hexdigest(), kind="xray")
     common: dict[str, Any] = {
         "patient": patient,
@@ -164,7 +193,7 @@ def _study(
         "date": day,
         "images": (ref,),
         "labels": {k: int(v > 0) for k, v in findings.items()},
-        "attributes": {**told, **attributes, "exposure": exposure(pixels)},
+        "attributes": {**plan.told, **group.attributes, **attributes, "exposure": exposure(pixels)},
     }
     return [
         Sample(id=f"{name}-questions", messages=asked(questions(findings)), **common),
@@ -194,4 +223,4 @@ def exposure(pixels: np.ndarray) -> str:
     return "dark" if mean < 110 else "bright" if mean > 145 else "middle"
 
 
-READER = Reader(read=phantom, needs_root=False)
+READER = Reader(read=phantom, needs_root=False, later=("subgroups", "regions"))

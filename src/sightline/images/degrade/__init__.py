@@ -18,7 +18,7 @@ import numpy as np
 
 from ... import plugins
 from ...errors import ImageError
-from ...types import Degrade
+from ...types import Cover, Degrade
 from ..formats import check_pixels
 from ..volume import Volume
 
@@ -70,7 +70,8 @@ def apply(
             expected="a finite number of at least 0", remedy="set degrade.strength",
         )  # fmt: skip
     rng = generator(spec, record, epoch=epoch, fresh=fresh)
-    result = find(spec.kind).apply(pixels, rng, strength=spec.strength)
+    boxed = {"box": spec.box} if isinstance(spec, Cover) else {}
+    result = find(spec.kind).apply(pixels, rng, strength=spec.strength, **boxed)
     check_pixels(result, where=f"{where}, result of degradation '{spec.kind}'")
     assert result.shape == pixels.shape, "a degradation keeps the shape"
     return np.ascontiguousarray(result, dtype=np.float32)
@@ -121,7 +122,8 @@ def generator(spec: Degrade, record: str, *, epoch: int = 0, fresh: bool = False
 
 def key(spec: Degrade, record: str) -> str:
     """32 hexadecimal digits that name the degraded image of a record in caches (never for `fresh`)."""
-    return _digest(("degrade.1", spec.kind, float(spec.strength), spec.seed, record)).hex()[:32]
+    box = spec.box if isinstance(spec, Cover) else ()
+    return _digest(("degrade.1", spec.kind, float(spec.strength), spec.seed, record, *box)).hex()[:32]
 
 
 def _digest(words: tuple[str | int | float, ...]) -> bytes:

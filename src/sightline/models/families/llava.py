@@ -158,19 +158,29 @@ def encode_images(model: nn.Module, images: list[Tensor], grids: list[Grid]) -> 
     Returns:
         [tokens, width] each; for a connector that fuses [1 or 2, layers, tokens, width].
     """
-    config: Any = model.config
-    tower: Any = model.get_submodule("model.vision_tower")
-    first = getattr(config, "leading", 1) if config.vision_feature_select_strategy == "default" else 0
     if fuses(model):
+        tower, first = model.get_submodule("model.vision_tower"), _first(model)
         several = [image if image.dim() == 4 else image[None] for image in images]
         states = towers.layers(tower, torch.cat(several))
         inner = states[1:] or states  # a convolutional tower has its output only
         made = torch.stack([state[:, first:] for state in inner], dim=1)  # [images, layers, tokens, width]
         return list(made.split([len(image) for image in several]))
-    states = towers.layers(tower, torch.stack(images))
+    return list(chosen(model, torch.stack(images)).unbind())
+
+
+def chosen(model: nn.Module, images: Tensor) -> Tensor:
+    """Tokens [images, tokens, width] of the chosen layer of the tower; the chosen layers' beside one another."""
+    config: Any = model.config
+    states = towers.layers(model.get_submodule("model.vision_tower"), images)
     layers = config.vision_feature_layer
-    chosen = [states[i][:, first:] for i in ([layers] if isinstance(layers, int) else layers)]
-    return list(torch.cat(chosen, dim=-1).unbind())
+    own = [states[i][:, _first(model) :] for i in ([layers] if isinstance(layers, int) else layers)]
+    return torch.cat(own, dim=-1)
+
+
+def _first(model: nn.Module) -> int:
+    """How many tokens in front of the patches are left out."""
+    config: Any = model.config
+    return getattr(config, "leading", 1) if config.vision_feature_select_strategy == "default" else 0
 
 
 def connect(model: nn.Module, features: list[Tensor], grids: list[Grid]) -> list[Tensor]:

@@ -2,7 +2,8 @@
 
 Liu et al. 2024 (llava-vl.github.io/blog/2024-01-30-llava-next); code: `LlavaNextForConditionalGeneration` of
 transformers, opened from its folder. The tiles follow the image's shape; what the padding of the best grid holds is
-cut away, and every line of tiles ends in a learned `image_newline`, so the number of tokens depends on the size.
+cut away, and every line of tiles ends in a learned `image_newline`, so the number of tokens depends on the size. That
+vector is a part of its own, `newline`: it trains in full or not at all.
 """
 
 from __future__ import annotations
@@ -13,13 +14,24 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoImageProcessor, AutoTokenizer, LlavaNextForConditionalGeneration
+from transformers import (
+    AutoImageProcessor,
+    AutoTokenizer,
+    CLIPVisionConfig,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextImageProcessor,
+)
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
 
-from .. import conversations
+from ...errors import ModelError
+from .. import conversations, languages, towers
+from ..connector import Joint, make
 from ..family import Bundle, Family, Grid
 from ..stock import StockProcessor, folder, template, weights
 from .llava import head, hidden, layer
+
+GRIDS = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))  # rows and columns of tiles, as LLaVA-1.6's are
 
 
 @dataclass(frozen=True)
@@ -40,9 +52,13 @@ class Tiles(StockProcessor):
 def compose(section: Mapping[str, Any], seed: int) -> Bundle:
     """Open a stock LLaVA-NeXT folder (`path`); `template` names a conversation format instead of the folder's own.
 
+    Without a path, a `vision` config makes a new one: any tower, connector and language model, as in `llava`.
+
     Raises:
-        ModelError: no path, no complete LLaVA-NeXT, or no such format.
+        ModelError: no path and no config, no complete LLaVA-NeXT, no such format, or parts that do not join.
     """
+    if not section.get("path") and isinstance(section.get("vision"), Mapping):
+        return _new(section, seed)
     place = folder(section, "a LLaVA-NeXT")
     model = weights(LlavaNextForConditionalGeneration, place, "LLaVA-NeXT")
     tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
@@ -53,6 +69,66 @@ def compose(section: Mapping[str, Any], seed: int) -> Bundle:
     else:
         tokenizer.chat_template = template(place, tokenizer)
     tiles = Tiles(AutoImageProcessor.from_pretrained(place, local_files_only=True))
+    return _bundle(model, tokenizer, tiles, wording, section, seed)
+
+
+def _new(section: Mapping[str, Any], seed: int) -> Bundle:
+    """One of parts: a random tower of a config, a random connector, a language model of the kit, a folder or a config.
+
+    Raises:
+        ModelError: a part cannot be opened, or the connector fuses two images.
+    """
+    tower, look = towers.open_tower(section["vision"], seed)
+    language, tokenizer = languages.open_language(section["language"], seed, section.get("template"))
+    table = language.get_input_embeddings().weight
+    shape, spread = towers.measure(tower, look), float(table.detach().float().std())
+    pinpoints = [[rows * look.size, columns * look.size] for rows, columns in GRIDS]
+    config = LlavaNextConfig(
+        vision_config=CLIPVisionConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1),
+        text_config=language.config,
+        image_token_index=languages.image_token(tokenizer, len(table), section.get("image_token")),
+        vision_feature_layer=section.get("select_layer", -2),
+        vision_feature_select_strategy="default",
+        image_grid_pinpoints=pinpoints,
+        tie_word_embeddings=language.config.tie_word_embeddings,
+    )
+    heads = {"vision": shape.heads, "language": getattr(language.config, "num_attention_heads", 0)}
+    joint = Joint(depth=shape.depth, width=shape.width, hidden=table.shape[1], heads=heads)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        with torch.device("meta"):
+            model: Any = LlavaNextForConditionalGeneration(config)
+        connector, kind = make(section.get("connector", "mlp2x_gelu"), joint, spread)
+        newline = nn.Parameter(torch.randn(table.shape[1]) * spread)
+    if kind.fuses:
+        raise ModelError(
+            "this connector compares two images of one size, and here an image has several tiles",
+            where="model.connector", found=kind.name, expected="linear or mlpNx_gelu",
+        )  # fmt: skip
+    config.vision_config, config.leading = tower.config, shape.leading
+    model.model.vision_tower, model.model.multi_modal_projector = tower, connector
+    model.model.image_newline = newline
+    model.model.language_model, model.lm_head = language.get_decoder(), language.get_output_embeddings()
+    edge = {"height": look.size, "width": look.size}
+    tiles = LlavaNextImageProcessor(
+        size={"shortest_edge": look.size}, crop_size=edge, image_grid_pinpoints=pinpoints,
+        image_mean=list(look.mean), image_std=list(look.std),
+    )  # fmt: skip
+    wording = conversations.find(section["template"]).wording if section.get("template") else {}
+    made = _bundle(model.float(), tokenizer, Tiles(tiles), wording, section, seed)
+    made.attend(str(language.config._attn_implementation))
+    return made
+
+
+def _bundle(
+    model: Any,
+    tokenizer: Any,
+    tiles: Tiles,
+    wording: Mapping[str, Any],
+    section: Mapping[str, Any],
+    seed: int,
+) -> Bundle:
+    """All that belongs to a model."""
     model.eval()
     made = Bundle(
         family=FAMILY,
@@ -114,7 +190,7 @@ def encode_images(model: nn.Module, images: list[Tensor], grids: list[Grid]) -> 
     layers = config.vision_feature_layer
     chosen = [states[i] for i in ([layers] if isinstance(layers, int) else layers)]
     if config.vision_feature_select_strategy == "default":
-        chosen = [c[:, 1:] for c in chosen]
+        chosen = [c[:, getattr(config, "leading", 1) :] for c in chosen]
     return list(torch.cat(chosen, dim=-1).split([len(image) for image in images]))
 
 
@@ -136,6 +212,7 @@ FAMILY = Family(
     parts={
         "vision": ("model.vision_tower",),
         "connector": ("model.multi_modal_projector",),
+        "newline": ("model.image_newline",),
         "language": ("model.language_model", "lm_head"),
     },
     placement="front",
@@ -146,6 +223,7 @@ FAMILY = Family(
     head=head,
     words=words,
     opening=" ",
+    between=("connector", "newline"),
     layer=layer,
-    cannot=("volumes", "composition from parts", "training of image_newline"),
+    cannot=("volumes",),
 )

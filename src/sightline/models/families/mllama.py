@@ -29,7 +29,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoImageProcessor, AutoTokenizer, MllamaForConditionalGeneration
+from transformers import (
+    AutoImageProcessor,
+    AutoTokenizer,
+    MllamaConfig,
+    MllamaForConditionalGeneration,
+    MllamaImageProcessor,
+)
+from transformers.models.mllama.configuration_mllama import MllamaTextConfig, MllamaVisionConfig
 from transformers.models.mllama.image_processing_mllama import (
     build_aspect_ratio_mask,
     convert_aspect_ratios_to_ids,
@@ -41,11 +48,13 @@ from ... import runs
 from ...errors import ModelError
 from .. import pairpass
 from ..family import Bundle, Family, Grid
+from ..languages import tokenizer_folder
 from ..stock import StockProcessor, folder, weights
 from .gemma3 import blocks_of_images, hidden
 from .llava import head
 
 NO_DOCUMENT = -2  # of places that fill up; padding is -1
+GATES, HALF = ("cross_attn_attn_gate", "cross_attn_mlp_gate"), 0.549306  # tanh of it is 0.5
 # The stock template writes another opening where images are shown, and the day's date where none is. It is told
 # whether there are any, since images are written by `Chat`; and the date is the template's own for want of a clock.
 LOOKED_FOR, TOLD = "namespace(has_images=false)", "namespace(has_images=shows_images | default(false))"
@@ -74,11 +83,13 @@ class Tiles(StockProcessor):
 
 
 def compose(section: Mapping[str, Any], seed: int) -> Bundle:
-    """Open a stock Mllama folder (`path`).
+    """Open a stock Mllama folder (`path`), or make a small one with random weights of two configs.
 
     Raises:
-        ModelError: no path, no complete Mllama, or settings that do not fit together.
+        ModelError: no path and no configs, no complete Mllama, or settings that do not fit together.
     """
+    if not section.get("path") and isinstance(section.get("vision"), Mapping):
+        return _new(section, seed)
     place = folder(section, "an Mllama")
     kind = runs.read_json(place / "config.json").get("model_type")
     if kind != "mllama":
@@ -94,6 +105,56 @@ def compose(section: Mapping[str, Any], seed: int) -> Bundle:
         )  # fmt: skip
     tokenizer.chat_template = DATE + tokenizer.chat_template.replace(LOOKED_FOR, TOLD)
     processor = AutoImageProcessor.from_pretrained(place, local_files_only=True)
+    return _bundle(model, tokenizer, processor, section, seed)
+
+
+def _new(section: Mapping[str, Any], seed: int) -> Bundle:
+    """One of a `mllama_vision_model` and a `mllama_text_model`, random, as a function of the seed.
+
+    The words' table has 8 rows more than the head, as published; the first of them is the image token. The gates of
+    cross-attention, which start at zero and hide the images, start half open: adapters do not train them.
+
+    Raises:
+        ModelError: other configs, or a tokenizer without a conversation format or with more words than the model.
+    """
+    text, vision = section["language"], dict(section["vision"])
+    kinds = [part.get("model_type") if isinstance(part, Mapping) else part for part in (vision, text)]
+    if kinds != ["mllama_vision_model", "mllama_text_model"]:
+        raise ModelError(
+            "these configs make no Mllama", where="model.vision, model.language, model_type",
+            found=", ".join(map(str, kinds)), expected="mllama_vision_model, mllama_text_model",
+        )  # fmt: skip
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder(text, "model.language"), local_files_only=True)
+    end = tokenizer.eos_token_id
+    begin = end if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    ends = {"pad_token_id": tokenizer.pad_token_id, "bos_token_id": begin, "eos_token_id": end}
+    plain = {k: v for k, v in text.items() if k not in ("tokenizer", "model_type")}
+    language = MllamaTextConfig(**{"vocab_size": len(tokenizer), **ends, **plain})
+    if len(tokenizer) > language.vocab_size or not tokenizer.chat_template:
+        raise ModelError(
+            "the tokenizer does not fit the language model", where="model.language.tokenizer",
+            found=f"{len(tokenizer)} words, {'a' if tokenizer.chat_template else 'no'} chat template",
+            expected=f"at most {language.vocab_size} words, and a chat template",
+        )  # fmt: skip
+    tiles = vision.setdefault("max_num_tiles", 4)
+    vision.setdefault("supported_aspect_ratios", [list(r) for r in get_all_supported_aspect_ratios(tiles)])
+    tower = MllamaVisionConfig(**{k: v for k, v in vision.items() if k != "model_type"})
+    tower.vision_output_dim = tower.hidden_size * (1 + len(tower.intermediate_layers_indices))
+    config = MllamaConfig(vision_config=tower, text_config=language, image_token_index=language.vocab_size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: Any = MllamaForConditionalGeneration(config)
+    with torch.no_grad():
+        for name, gate in model.model.language_model.named_parameters():
+            if name.endswith(GATES):
+                gate.fill_(HALF)
+    edge = {"height": tower.image_size, "width": tower.image_size}
+    processor = MllamaImageProcessor(size=edge, max_image_tiles=tiles)
+    return _bundle(model.float(), tokenizer, processor, section, seed)
+
+
+def _bundle(model: Any, tokenizer: Any, processor: Any, section: Mapping[str, Any], seed: int) -> Bundle:
+    """All that belongs to a model, its parts checked against each other."""
     _check(model, processor)
     model.eval()
     vision = model.config.vision_config
@@ -250,5 +311,5 @@ FAMILY = Family(
     beside=True,
     tell=tell,
     layer=layer,
-    cannot=("volumes", "composition from parts", "LoRA of the connector"),
+    cannot=("volumes", "composition from trained parts", "LoRA of the connector"),
 )

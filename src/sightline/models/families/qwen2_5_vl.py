@@ -109,7 +109,13 @@ def compose(section: Mapping[str, Any], seed: int) -> Bundle:
             "the language model has layers of sliding windows", where=str(section["path"]),
             expected="use_sliding_window: false, as published",
         )  # fmt: skip
+    made.model.get_submodule("model.visual.merger").register_forward_pre_hook(_as_its_weights)
     return made
+
+
+def _as_its_weights(merger: nn.Module, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """States in the connector's precision: the stock tower ends in the connector, which may be asked in another one."""
+    return tuple(each.to(next(merger.parameters()).dtype) for each in states)
 
 
 def opened(family: Family, kind: Any, section: Mapping[str, Any], seed: int) -> Bundle:

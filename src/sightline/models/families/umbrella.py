@@ -135,12 +135,15 @@ def connect(model: nn.Module, features: list[Tensor], grids: list[Grid]) -> list
 
 
 def _by_kind(step: Step, model: nn.Module, values: list[Tensor], grids: list[Grid]) -> list[Tensor]:
-    """A step that wants equal shapes, once for all volumes of one shape; results in the order given."""
+    """A step that wants equal shapes, once for all volumes of one shape; results in the order given.
+
+    Shapes come in one order, whatever comes first: processes that share weights put them together in it.
+    """
     places: dict[tuple[int, ...], list[int]] = {}
     for i, value in enumerate(values):
         places.setdefault(tuple(value.shape), []).append(i)
     made: dict[int, Tensor] = {}
-    for own in places.values():
+    for own in (places[shape] for shape in sorted(places)):
         made.update(zip(own, step(model, [values[i] for i in own], [grids[i] for i in own]), strict=True))
     return [made[i] for i in range(len(values))]
 
