@@ -246,6 +246,19 @@ def test_a_blind_model_is_said_to_be_blind() -> None:
     assert any("were not compared in pairs" in v.text for v in said)
 
 
+@pytest.mark.parametrize("image", ["swapped_prior", "occluded", "occluded_elsewhere"])
+def test_an_image_of_which_most_is_there_is_not_counted_as_none(whole: Page, image: str) -> None:
+    rows = [dict(r, image=image) if r["image"] == "black" else r for r in whole.rows]
+    changed = replace(whole, rows=rows)
+    assert image in changed.blind
+    assert image not in changed.unseen
+    (said,) = [v.text for v in verdicts(changed) if v.text.startswith("Without its image, taught")]
+    assert "black" not in said
+    assert "prior" not in said
+    assert "covered" not in said
+    assert "random noise" in said
+
+
 def test_an_interval_over_zero_is_no_improvement(whole: Page) -> None:
     paired = [dict(e, low=-0.01) if e["question"] == "aligned minus taught" else e for e in whole.paired]
     said = verdicts(replace(whole, paired=paired))

@@ -16,6 +16,7 @@ from .markup import number
 NOTICE = "For research only. Not a medical device; not for diagnosis or treatment."
 IMAGES = ("clean", "unaided", "noise", "black", "swapped")
 SEEN = ("clean", "unaided")  # the image itself, with and without retrieved reports
+COVERED = ("occluded", "occluded_elsewhere")  # the image without one of its parts
 METRICS = (
     "balanced_accuracy",
     "vqa_f1",
@@ -159,6 +160,11 @@ class Page:
     def blind(self) -> list[str]:
         """Kinds of images that do not show what is asked about."""
         return [kind for kind in self.images if kind not in SEEN]
+
+    @property
+    def unseen(self) -> list[str]:
+        """Kinds that take the current image away: neither its prior alone nor a part of it."""
+        return [kind for kind in self.blind if not kind.endswith("_prior") and kind not in COVERED]
 
     @cached_property
     def metrics(self) -> list[str]:

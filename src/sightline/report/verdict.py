@@ -82,7 +82,7 @@ def tiles(page: Page) -> Html:
     last = page.models[-1]
     row = page.row(last, "clean", metric) or {}
     cells = [_tile(f"{label(metric)}, {last}", digits(row["value"]), _interval(row))]
-    blind = [r for k in page.blind if (r := page.row(last, k, metric))]
+    blind = [r for k in page.unseen if (r := page.row(last, k, metric))]
     if blind:
         sign = -1 if metric in LOWER_IS_BETTER else 1
         best = max(blind, key=lambda r: sign * float(r["value"]))
@@ -150,7 +150,7 @@ def _level(page: Page, model: str, metric: str) -> Verdict:
 def _dependence(page: Page, model: str, metric: str) -> Verdict | None:
     """Whether a model's answers need the image: clean against each kind of missing image."""
     clean = page.row(model, "clean", metric)
-    blind = [(k, r) for k in page.blind if (r := page.row(model, k, metric))]
+    blind = [(k, r) for k in page.unseen if (r := page.row(model, k, metric))]
     if clean is None or not blind:
         return None
     fallen = [k for k, row in blind if _falls(page, model, k, metric, clean, row)]
