@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 
 import openi
+from loaded import load_file
 
 ROOT = Path(__file__).parents[2]
 pytestmark = openi.needed
@@ -18,12 +18,7 @@ pytestmark = openi.needed
 @pytest.fixture(scope="module")
 def bench() -> Any:
     """`bench/labels.py` as a module."""
-    spec = importlib.util.spec_from_file_location("bench_labels", ROOT / "bench" / "labels.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_file(ROOT / "bench" / "labels.py")
 
 
 @pytest.fixture(scope="module")

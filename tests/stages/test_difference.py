@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ import numpy as np
 import pytest
 
 import planted
-from sightline import cli, runs
+from commanded import command
+from sightline import runs
 from sightline.cli.diff import stage
 from sightline.errors import DataError, RunError
 from sightline.stages import kept
@@ -146,15 +146,6 @@ def test_two_trainings(tmp_path: Path) -> None:
     assert {"value": "loss", "first": 2.0, "second": 2.5, "difference": 0.5} in found["final"]
     with pytest.raises(RunError, match="different kinds"):
         difference(one, trained(tmp_path / "c", 1e-3, [1.0], stage="align"), Wish())
-
-
-def command(monkeypatch: pytest.MonkeyPatch, capsys: Any, *words: object) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["sightline", *map(str, words)])
-    monkeypatch.setattr("signal.signal", lambda *_: None)
-    with pytest.raises(SystemExit) as caught:
-        cli.main()
-    out = capsys.readouterr()
-    return int(caught.value.code or 0), out.out, out.err
 
 
 def test_the_command(made: dict[str, Path], monkeypatch: Any, capsys: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import shutil
 from collections.abc import Iterator
 from itertools import pairwise
@@ -14,6 +13,7 @@ import pytest
 
 import small_report
 from browser import CHROMIUM, Tab, chromium
+from loaded import STUDY, load_file
 from sightline.cli.ratings import rated
 from sightline.report import Page, render
 from sightline.stages.rebuild import rebuild
@@ -30,13 +30,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
 
 @pytest.fixture(scope="module")
 def study() -> Any:
-    path = Path(__file__).parents[1] / "fixtures" / "report" / "study.py"
-    spec = importlib.util.spec_from_file_location("report_study", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_file(STUDY)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from typing import Any
 import pytest
 
 import planted
-from sightline import cli, plugins, runs
+from commanded import command
+from sightline import plugins, runs
 from sightline.cli.verify import check
 from sightline.metrics import rouge
 
@@ -266,15 +266,6 @@ def test_a_missing_or_torn_file_of_predictions(run: Path) -> None:
     assert any("the line is not sound JSON" in t for t in texts(run / "evaluate"))
     path.unlink()
     assert any("a file of predictions is missing" in t for t in texts(run / "evaluate"))
-
-
-def command(monkeypatch: pytest.MonkeyPatch, capsys: Any, *words: object) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["sightline", *map(str, words)])
-    monkeypatch.setattr("signal.signal", lambda *_: None)
-    with pytest.raises(SystemExit) as caught:
-        cli.main()
-    out = capsys.readouterr()
-    return int(caught.value.code or 0), out.out, out.err
 
 
 def test_the_command_its_exit_codes_and_its_json(run: Path, monkeypatch: Any, capsys: Any) -> None:

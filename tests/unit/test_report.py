@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+from loaded import STUDY, load_file
 from sightline.errors import DataError, ImageError
 from sightline.report import Card, Page, render
 from sightline.report.card import states
@@ -22,17 +21,7 @@ from sightline.report.verdict import verdicts
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>&amp;</style></textarea>\u202e\ud800"
 
 
-def load_study() -> ModuleType:
-    path = Path(__file__).parents[1] / "fixtures" / "report" / "study.py"
-    spec = importlib.util.spec_from_file_location("report_study", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-study = load_study()
+study = load_file(STUDY)
 
 
 class Tags(HTMLParser):

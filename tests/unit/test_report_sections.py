@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from dataclasses import replace
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from loaded import STUDY, load_file
 from sightline.report import Card, Page, model_card, render
 from sightline.report.card import in_order, kind_of, rank
 from sightline.report.groups import groups, worst_groups
@@ -27,13 +27,7 @@ TEXT, LARGE = 4.5, 3.0  # least contrast of text and of large text or shapes, WC
 
 @pytest.fixture(scope="module")
 def study() -> Any:
-    path = Path(__file__).parents[1] / "fixtures" / "report" / "study.py"
-    spec = importlib.util.spec_from_file_location("report_study", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_file(STUDY)
 
 
 @pytest.fixture(scope="module")

@@ -218,7 +218,7 @@ def test_json_that_is_meant_to_hurt(open_server: Running) -> None:
         ({"temperature": float("inf")}, 422, "temperature"),
         ({"max_tokens": 0}, 422, "max_tokens"),
         ({"tools": []}, 422, ""),
-        ({"/etc/passwd": "/root/x.py"}, 422, ""),
+        ({"/etc/passwd": "/srv/x.py"}, 422, ""),
         ({"messages": [{"role": "/etc/passwd", "content": "x"}]}, 422, "messages.0.role"),
         ({"messages": [{"role": "user", "content": [{"type": "/etc/passwd"}]}]}, 422, None),
         ({"messages": [{"role": "assistant", "content": "x"}]}, 400, "messages"),
@@ -245,7 +245,7 @@ def test_a_mistake_of_ours_is_told_without_its_words(monkeypatch: pytest.MonkeyP
     with running(Parrot()) as made, made.client() as client:
 
         def broken_state() -> Any:
-            raise ValueError("/root/secret.py at 0x7f0011223344")
+            raise ValueError("/srv/secret.py at 0x7f0011223344")
 
         monkeypatch.setattr(made.backend, "state", broken_state)
         answer = client.get("/metrics")

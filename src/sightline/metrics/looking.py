@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import DataError
 from ..types import Prediction
 from .answers import closed
-from .measure import Measure, average, keys, mean, only, rows
+from .measure import Measure, average, check_same_turns, mean, only, rows
 
 DOC = "mean log-probability of the right answer with a box elsewhere covered, minus that with the finding's box covered"
 MASS = "attention_to_image"  # an attribute: share of the answer's attention that lies on the image
@@ -54,14 +54,7 @@ def dropped(
         DataError: as `looking`.
     """
     one, other = ([p for p in rows(each) if _gold(p) is not None] for each in (occluded, elsewhere))
-    if keys(one) != keys(other):
-        lonely = sorted(set(keys(one)) ^ set(keys(other)))
-        raise DataError(
-            "the two sets of answers are not about the same turns",
-            where=f"(sample, turn): {', '.join(map(str, lonely[:3]))}",
-            found=f"{len(lonely)} turn(s) in one set only",
-            remedy="ask `occluded` and `occluded_elsewhere` in one evaluation",
-        )
+    check_same_turns(one, other, "ask `occluded` and `occluded_elsewhere` in one evaluation")
     drops = [_right(there) - _right(here) for here, there in zip(one, other, strict=True)]
     return one, np.array(drops, dtype=float)
 

@@ -187,3 +187,20 @@ def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     """Elementwise quotient; NaN where the denominator is 0."""
     below = np.asarray(below, dtype=float)
     return np.divide(above, below, out=np.full(below.shape, np.nan), where=below != 0)
+
+
+def check_same_turns(one: Sequence[Prediction], other: Sequence[Prediction], remedy: str) -> None:
+    """Refuse two sets of answers, each in its order, that are not about the same turns.
+
+    Raises:
+        DataError: a turn stands in one set only.
+    """
+    if keys(one) == keys(other):
+        return
+    lonely = sorted(set(keys(one)) ^ set(keys(other)))
+    raise DataError(
+        "the two sets of answers are not about the same turns",
+        where=f"(sample, turn): {', '.join(map(str, lonely[:3]))}",
+        found=f"{len(lonely)} turn(s) in one set only",
+        remedy=remedy,
+    )

@@ -26,10 +26,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..errors import DataError
 from ..types import Prediction
 from .answers import closed, normalise, yes_no
-from .measure import Measure, keys, patients, ratio, rows, tally
+from .measure import Measure, check_same_turns, keys, patients, ratio, rows, tally
 
 REPORT = "report"
 DOCS = {
@@ -116,14 +115,7 @@ def _matched(
 ) -> tuple[list[Prediction], list[Prediction]]:
     """The turns of both sets that can be right or wrong, in one order."""
     one, other = ([p for p in rows(each) if p.topic != REPORT] for each in (first, second))
-    if keys(one) != keys(other):
-        lonely = sorted(set(keys(one)) ^ set(keys(other)))
-        raise DataError(
-            "the two sets of answers are not about the same turns",
-            where=f"(sample, turn): {', '.join(map(str, lonely[:3]))}",
-            found=f"{len(lonely)} turn(s) in one set only",
-            remedy="ask both on the same split with the same questions",
-        )
+    check_same_turns(one, other, "ask both on the same split with the same questions")
     return one, other
 
 
