@@ -112,3 +112,24 @@ def test_a_light_start(words: list[str], absent: set[str]) -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert found.stdout.splitlines()[-1] == "HEAVY []"
+
+
+def test_what_is_up_to_date_is_found_so_without_torch(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(
+        "name: small\nstages:\n  data: {stage: prepare, reader: phantom, patients: 6}\n", encoding="utf-8"
+    )
+    code = (
+        "import sys; from sightline.cli import main\n"
+        "sys.argv = ['sightline', 'run', 'small.yaml']\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print('HEAVY', sorted({'torch', 'transformers', 'numpy', 'PIL'} & set(sys.modules)))"
+    )
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout
+        for _ in range(2)
+    ]
+    assert "data: prepare" in said[0]
+    assert "data: up to date" in said[1]
+    assert said[1].splitlines()[-1] == "HEAVY []"

@@ -15,9 +15,10 @@ from PIL import Image
 
 from sightline import cli, runs, stages
 from sightline.cli import machine, measure
-from sightline.cli.plan import STAGES, needs, plan, version_of
+from sightline.cli.plan import needs, plan
 from sightline.errors import ModelError, RecipeError
 from sightline.recipe import Recipe, check
+from sightline.stages import HERE, version_of
 
 RECIPE = """# a small data set
 name: small
@@ -142,7 +143,7 @@ def test_a_judge_outside_the_recipe_is_read_too(tmp_path: Path) -> None:
 
 
 def test_versions_of_stages_are_read_without_importing_them() -> None:
-    for path in STAGES.glob("[!_]*.py"):
+    for path in HERE.glob("[!_]*.py"):
         if "\nVERSION = " in path.read_text(encoding="utf-8"):
             assert version_of(path.stem) >= 1
     assert stages.__name__ == "sightline.stages"

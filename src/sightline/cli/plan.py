@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import shutil
 from collections.abc import Sequence
@@ -14,9 +13,9 @@ from .. import runs
 from ..errors import RunError
 from ..recipe import Align, Contrast, Prepare, Recipe, Sft
 from ..settings import Connector, Encoder, Model, Plan, Raw
+from ..stages import version_of
 from . import memory, sizes
 
-STAGES = Path(__file__).parent.parent / "stages"
 State = Literal["up to date", "would run", "would resume"]
 
 # Parameters of the kit's parts: SmolLM2-135M with tied embeddings, EfficientNet-Lite0 without its classifier, MiniLM
@@ -111,15 +110,6 @@ def _outside(section: Any, recipe: Recipe) -> list[str]:
     judge = getattr(getattr(section, "judge", None), "model", None)
     named = [getattr(section, "model", None), judge, *getattr(section, "models", ())]
     return [m for m in named if isinstance(m, str) and m != "base" and m not in recipe.stages]
-
-
-def version_of(stage: str) -> int:
-    """The version of a stage's code, read from its source: importing it would import torch."""
-    tree = ast.parse((STAGES / f"{stage}.py").read_text(encoding="utf-8"))
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and [ast.unparse(t) for t in node.targets] == ["VERSION"]:
-            return int(ast.literal_eval(node.value))
-    raise AssertionError(f"stages/{stage}.py states no VERSION")
 
 
 def needs(recipe: Recipe, root: Path) -> list[str]:

@@ -150,11 +150,11 @@ def _chain(manifest: Mapping[str, Any], parents: Mapping[str, Path], found: Chec
 
 def _key(folder: Path, manifest: Mapping[str, Any]) -> Iterator[Fault]:
     """Whether the settings in the manifest are those that its key was made of."""
+    from ..stages import HERE, version_of
     from ..stages.compared import Fault, values
-    from .plan import STAGES, version_of
 
     section, stage = manifest.get("section"), str(manifest.get("stage"))
-    if not isinstance(section, dict) or not (STAGES / f"{stage}.py").is_file():
+    if not isinstance(section, dict) or not (HERE / f"{stage}.py").is_file():
         return
     package = str(manifest.get("versions", {}).get("sightline", __version__))
     seed, parents = int(manifest.get("seed", 0)), manifest.get("parents", {})
