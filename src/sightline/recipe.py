@@ -178,6 +178,7 @@ class Prefer(Section):
 
     `noised` (MMed-RAG's first stage), `cross_modality`, `over_reliance` and `under_use` (its second) ask `model`
     itself, with and without the image and the retrieved reports; `judged` lets `judge.model` choose among answers.
+    `even` keeps as many of those yes/no pairs that prefer yes as prefer no.
     """
 
     stage: Literal["prefer"]
@@ -189,7 +190,9 @@ class Prefer(Section):
     topics: tuple[str, ...] = ()
     limit: int | None = Field(default=None, ge=1)
     judge: Judge = Judge()
+    even: bool = False
     generate: Generate = Generate()
+    later = ("even",)
 
     @model_validator(mode="after")
     def _asked(self) -> Prefer:

@@ -199,6 +199,25 @@ def test_the_cut_depends_on_seed_and_id_alone() -> None:
     assert len(alone["cross_modality"].pairs) == 40  # nothing to stand in proportion to
 
 
+def test_even_pairs_prefer_yes_as_often_as_no() -> None:
+    timid = {f"s{i:02}": Y for i in range(9)} | {f"s{i:02}": N for i in range(9, 12)}
+    samples = [question(name, right) for name, right in timid.items()]
+    samples += [report("r0", "Left effusion. No nodule."), report("r1", "No effusion. No nodule.")]
+    answers = {(name, 0): (right, right, N if right == Y else Y, right) for name, right in timid.items()}
+    answers |= {("r0", 0): ("Left effusion. No nodule.",) * 2 + ("Clear.",) * 2}
+    answers |= {("r1", 0): ("No effusion. No nodule.",) * 2 + ("Left.",) * 2}
+    asked = study(samples, answers, judge=Judge(threshold=0.5))
+    every = build(asked, {"over_reliance": 1})["over_reliance"]
+    assert [p.chosen for p in every.pairs[:-2]] == [Y] * 9 + [N] * 3
+    even = build(replace(asked, even=True), {"over_reliance": 1})["over_reliance"]
+    assert [p.chosen for p in even.pairs] == [Y] * 3 + [N] * 3 + [p.chosen for p in every.pairs[-2:]]
+    assert even.counts == {"unhelped": 0, "turns": 14, "made": 8, "uneven": 6}
+    assert {p.id for p in even.pairs} < {p.id for p in every.pairs}
+    other = build(replace(asked, even=True, seed=3), {"over_reliance": 1})["over_reliance"]
+    assert [p.chosen for p in other.pairs] == [p.chosen for p in even.pairs]
+    assert {p.id for p in other.pairs} != {p.id for p in even.pairs}
+
+
 def test_a_kind_asks_for_its_two_sets_only() -> None:
     assert sets_of(["noised", "degraded"]) == ["unaided", "unaided_degraded"]
     assert sets_of(["over_reliance"]) == ["unaided", "aided"]

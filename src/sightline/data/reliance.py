@@ -17,7 +17,7 @@ a parser of yes and no that does not take silence for a yes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
@@ -75,6 +75,7 @@ class Study:
         topics: topics to use; all where empty.
         judge: what makes an open answer right.
         degrade: the degraded image.
+        even: as many yes/no pairs of a kind prefer yes as prefer no.
         seed: the recipe's.
     """
 
@@ -85,15 +86,20 @@ class Study:
     degrade: Degrade
     topics: Sequence[str] = ()
     judge: Judge = field(default_factory=Judge)
+    even: bool = False
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class Made:
-    """Pairs, and how many turns were compared, with what became of them."""
+    """Pairs, and how many turns were compared, with what became of them.
+
+    `sides` says what a pair about a yes/no turn prefers, by the pair's id.
+    """
 
     pairs: list[Preference]
     counts: Counter[str] = field(default_factory=Counter)
+    sides: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,30 +139,55 @@ def build(study: Study, shares: Mapping[str, float]) -> dict[str, Made]:
 
     Returns:
         kind -> its pairs, with `turns` (compared), `made`, and what was left out: `unhelped` (no reports were
-        retrieved), `same` (equal answers under the same image), `empty` (nothing was said), `cut`.
+        retrieved), `same` (equal answers under the same image), `empty` (nothing was said), `cut`, `uneven`.
     """
     kinds = [kind for kind in shares if kind in RULES]
     found = {k: compare(study, k, study.samples[: round(shares[k] * len(study.samples))]) for k in kinds}
+    if study.even:
+        found = {kind: evened(made, study.seed) for kind, made in found.items()}
     others = [k for k in ("over_reliance", "under_use") if k in found]
     if "cross_modality" in found and others:
         most = int(KEPT * sum(len(found[k].pairs) for k in others))
-        found["cross_modality"] = cut(found["cross_modality"], most, study.seed)
+        made = cut(found["cross_modality"], most, study.seed)
+        found["cross_modality"] = evened(made, study.seed) if study.even else made
     return found
 
 
 def cut(made: Made, most: int, seed: int) -> Made:
     """At most so many pairs, chosen by the hash of seed and id, in their order."""
-    ranked = sorted(made.pairs, key=lambda p: runs.digest(str(seed), "cut", p.id))
-    kept = {p.id for p in ranked[:most]}
+    return _without(made, {p.id for p in _ranked(made.pairs, seed)[most:]}, "cut")
+
+
+def evened(made: Made, seed: int) -> Made:
+    """As many yes/no pairs that prefer yes as pairs that prefer no, chosen by hash; pairs about open turns all stay.
+
+    A model that reads reports too timidly is wrong where yes is right, nearly always: pairs of its errors all prefer
+    yes, and the shortest way to please them is to say yes to everything. The method that this follows does not even
+    its pairs out.
+    """
+    ranked = _ranked(made.pairs, seed)
+    sides = [[p.id for p in ranked if made.sides.get(p.id) == side] for side in ("yes", "no")]
+    least = min(len(side) for side in sides)
+    return _without(made, {pair for side in sides for pair in side[least:]}, "uneven")
+
+
+def _ranked(pairs: Sequence[Preference], seed: int) -> list[Preference]:
+    """By the hash of seed and id."""
+    return sorted(pairs, key=lambda p: runs.digest(str(seed), "cut", p.id))
+
+
+def _without(made: Made, left_out: Collection[str], why: str) -> Made:
+    """The other pairs in their order, and how many were left out."""
+    kept = [p for p in made.pairs if p.id not in left_out]
     counts = Counter(made.counts)
-    counts["cut"] = len(made.pairs) - len(kept)
+    counts[why] += len(left_out)
     counts["made"] = len(kept)
-    return Made([p for p in made.pairs if p.id in kept], counts)
+    return Made(kept, counts, made.sides)
 
 
 def compare(study: Study, kind: str, samples: Sequence[Sample]) -> Made:
     """The pairs of one kind, one for each turn at which its rule holds."""
-    rule, made, counts = RULES[kind], [], Counter[str]()
+    rule, made, counts, sides = RULES[kind], [], Counter[str](), {}
     asked = [turn for sample in samples for turn in _turns(sample, study.topics)]
     if rule.reports:
         helped = [turn for turn in asked if turn.sample.references]
@@ -175,9 +206,12 @@ def compare(study: Study, kind: str, samples: Sequence[Sample]) -> Made:
         elif chosen == rejected and not rule.spoiled:
             counts["same"] += 1
         else:
-            made.append(_pair(study, kind, turn, chosen, rejected))
+            pair = _pair(study, kind, turn, chosen, rejected)
+            made.append(pair)
+            if turn.gold is not None:
+                sides[pair.id] = turn.gold
     counts["made"] = len(made)
-    return Made(made, counts)
+    return Made(made, counts, sides)
 
 
 def rightness(

@@ -149,6 +149,7 @@ def from_answers(task: Task) -> dict[str, Made]:
         degrade=task.spec,
         topics=section.topics,
         judge=section.judge,
+        even=section.even,
         seed=task.seed,
     )
     return reliance.build(study, shares)
