@@ -143,6 +143,7 @@ class Patches(Section):
     """Volumes in the place of pictures: `t1` without a time axis, `fmri` with one, at least one of them.
 
     `scale` is how intensities are normalised, `frames` which points of time are taken; `flip` exchanges left and right.
+    `weights` names a checkpoint of UMBRELLA whose patches are taken; without it, they start at random.
     """
 
     t1: VolumePatches | None = None
@@ -150,6 +151,8 @@ class Patches(Section):
     scale: Literal["znorm", "znorm_minback", "none"] = "znorm"
     frames: Literal["first", "even", "window"] = "even"
     flip: bool = False
+    weights: str | None = None
+    later = ("weights",)
 
     @model_validator(mode="after")
     def _kinds(self) -> Patches:

@@ -147,6 +147,25 @@ def test_a_step_teaches_adapters_in_layers_of_both_kinds(tmp_path: Path) -> None
     assert all(p.grad is None for p in rest)
 
 
+def test_rows_without_an_image_take_the_way_of_others_and_compute_the_same(tmp_path: Path) -> None:
+    """Given an image that no row shows, layers of cross-attention take part and have gradients, which are zero."""
+    own = setting_of(tmp_path)
+    trained = trainable.apply(own.bundle, {**LORA, "connector": Part(full=Full(lr=1e-3))}, 0)
+    found = []
+    for always in ((), own.rows[1].views[:1]):
+        trained.zero_grad()
+        said = Answers(own.bundle, trained, given="pixels")(own.batch(own.rows[:1], always=tuple(always)))
+        said.sum().backward()
+        found.append((said.detach(), {n: p.grad for n, p in trained.named_parameters() if p.requires_grad}))
+    (plain, before), (full, after) = found
+    assert torch.equal(plain, full)
+    passed = [name for name, grad in before.items() if grad is None]
+    assert any("cross_attn.k_proj" in name for name in passed)
+    assert any("multi_modal_projector" in name for name in passed)
+    assert all(after[name] is not None and not after[name].any() for name in passed)
+    assert all(torch.equal(after[name], grad) for name, grad in before.items() if grad is not None)
+
+
 def test_real_sizes(tmp_path: Path) -> None:
     """Llama-3.2-11B-Vision-Instruct on the meta device, by our names of its parts."""
     config = MllamaConfig(vision_config=MllamaVisionConfig(image_size=560), text_config=MllamaTextConfig())

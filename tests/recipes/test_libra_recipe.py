@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from sightline.recipe import Evaluate, Prepare, Sft
 from sightline.settings import Connector, Model
 
 ROOT = Path(__file__).parents[2]
+MOST = 600  # seconds of one core: ten minutes, were there one core only
 SEVEN = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -74,10 +76,12 @@ def test_the_small_form_has_the_same_stages_with_and_without_the_prior_image() -
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The evaluation of libra_tiny, all stages run from an empty folder."""
-    runs = tmp_path_factory.mktemp("runs")
+    runs, before = tmp_path_factory.mktemp("runs"), resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", "sightline", "run", "recipes/libra_tiny.yaml", "--runs", str(runs)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < MOST
     return runs / "libra_tiny" / "evaluate"
 
 

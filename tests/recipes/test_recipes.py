@@ -11,7 +11,7 @@ from sightline import recipe
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
-COUNT = 14
+COUNT = 15
 
 
 def name(path: Path) -> str:

@@ -80,6 +80,11 @@ def falls(curve: list[float]) -> bool:
 
 
 @pytest.fixture(scope="module")
+def mmed_rag(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    return run("mmed_rag_tiny", tmp_path_factory.mktemp("mmed_rag"))
+
+
+@pytest.fixture(scope="module")
 def siglip_mllama(tmp_path_factory: pytest.TempPathFactory) -> Done:
     return run("siglip_mllama_tiny", tmp_path_factory.mktemp("siglip_mllama"))
 
@@ -92,6 +97,22 @@ def llava_next(tmp_path_factory: pytest.TempPathFactory) -> Done:
 @pytest.fixture(scope="module")
 def umbrella(tmp_path_factory: pytest.TempPathFactory) -> Done:
     return run("umbrella_tiny", tmp_path_factory.mktemp("umbrella"))
+
+
+def test_mmed_rag_goes_from_the_retriever_to_the_second_alignment(mmed_rag: Done) -> None:
+    assert mmed_rag.core_seconds < MOST
+    assert falls(mmed_rag.curve("encoder"))
+    assert falls(mmed_rag.curve("taught"))
+    made = json.loads((mmed_rag.home / "pairs" / "dataset.json").read_text(encoding="utf-8"))
+    assert made["counts"]["train"] > 0
+    for stage in ("aligned_image", "aligned"):
+        assert len(mmed_rag.curve(stage)) == 12
+        assert all(map(isfinite, mmed_rag.curve(stage, "margin")))
+    measured = mmed_rag.scores()
+    for model, image in product(("taught", "aligned"), ("clean", "unaided", "noise", "black")):
+        assert 0 <= measured[model, image, "balanced_accuracy"]["value"] <= 1
+    for model in ("taught", "aligned"):
+        assert (model, "clean", "over_reliance") in measured
 
 
 def test_siglip_mllama_learns_retrieves_and_is_measured(siglip_mllama: Done) -> None:

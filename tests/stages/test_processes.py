@@ -254,6 +254,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     assert not (tmp_path / "hurt" / "tiny" / "taught").exists()
     folder = run(made, tmp_path / "hurt", Spread(2, shard))
     assert resumed_at(tmp_path / "hurt") == [0, 6]
+    assert [e["model"] for e in event(folder, "divided")] == [WRAPPED[shard]]
     unbroken = run(made, tmp_path / "unbroken", Spread(2, shard))
     assert losses(folder) == losses(unbroken)
     ours, theirs = ((f / "model" / "adapter_model.safetensors").read_bytes() for f in (folder, unbroken))

@@ -69,6 +69,30 @@ def test_the_real_model_counted_without_weights() -> None:
     assert size(patches.rsfMRI_proj) == 14_156_928
 
 
+def test_the_real_model_composed_of_its_parts_has_as_many_weights(tmp_path: Path) -> None:
+    models.bytes_tokenizer().save_pretrained(tmp_path)
+    parts = {name: getattr(REAL, name).to_dict() for name in ("vision_config", "text_config")}
+    sizes = (
+        "hidden_size",
+        "intermediate_size",
+        "num_attention_heads",
+        "num_hidden_layers",
+        "num_key_value_heads",
+    )
+    more = ("model_type", "image_size", "patch_size", "vision_use_head", "vocab_size", "tie_word_embeddings")
+    plain = {n: {k: part[k] for k in (*sizes, *more) if k in part} for n, part in parts.items()}
+    section = Model(
+        family="umbrella", vision=plain["vision_config"], select="full", patches=original(10),
+        language={**plain["text_config"], "tokenizer": str(tmp_path)},
+    )  # fmt: skip
+    with torch.device("meta"):
+        made = checkpoint.compose(section.model_dump(), 0)
+        trainable.apply(made, ASKED, 0)
+    rows = {row.part: row for row in trainable.table(made, ASKED)}
+    assert sum(row.total for row in rows.values()) == size(made.model) == 880_653_472
+    assert rows["patches"].total == sum(row.trainable for row in rows.values()) == 18_140_544
+
+
 def test_the_variant_with_t1_patches_of_16() -> None:
     with torch.device("meta"):
         patches = swap(LlavaForConditionalGeneration(REAL), original(16), 0)

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    LlavaConfig,
+    LlavaNextConfig,
+    MllamaConfig,
+)
+from transformers.models.mllama.modeling_mllama import MllamaVisionModel
 
 from sightline import recipe
-from sightline.cli import memory, sizes
+from sightline.cli import memory, published, sizes
 from sightline.cli.plan import KIT, KIT_CONFIGS, step_of, steps
 
 SMOLLM2 = KIT_CONFIGS["kit/smollm2-135m"]
@@ -48,6 +58,14 @@ def test_towers_are_as_large_as_they_are_made(config: dict[str, Any]) -> None:
     found = sizes.parts(config)
     assert list(found) == ["vision"]
     assert found["vision"].weights == pytest.approx(counted(config, AutoModel), rel=0.005)
+
+
+def test_the_tower_of_tiles_is_as_large_as_it_is_made() -> None:
+    found = sizes.parts({"model_type": "mllama_vision_model", "image_size": 560})["vision"]
+    with torch.device("meta"):
+        made = MllamaVisionModel(MllamaConfig(vision_config={"image_size": 560}).vision_config)
+    assert found.weights == pytest.approx(sum(p.numel() for p in made.parameters()), rel=0.002)
+    assert (found.layers, found.output) == (40, 7680)
 
 
 def test_adapters_of_large_models_to_the_digit() -> None:
@@ -150,3 +168,90 @@ def test_activations_against_what_autograd_keeps(half: bool, again: bool) -> Non
     else:
         told = memory.transformer(size, 256, half=half, again=False) + (2 * size.inside if half else 0)
     assert told == pytest.approx(sum(kept.values()), rel=0.15)
+
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+# What `sightline check` says of the five systems where none of their models is at hand.
+TOLD = {
+    ("mmed_rag", "taught"):
+        "about 47.8 GB (weights 29.6, gradients 1.4, optimizer 2.7, activations 14.1); "
+        "fits on 80, 141 GB",
+    ("mmed_rag", "aligned_image"):
+        "about 40.6 GB (weights 29.5, gradients 1.3, optimizer 2.6, activations 7.2); "
+        "fits on 48, 80, 141 GB",
+    ("mmed_rag", "aligned"):
+        "about 40.6 GB (weights 29.5, gradients 1.3, optimizer 2.6, activations 7.2); "
+        "fits on 48, 80, 141 GB",
+    ("siglip_mllama", "taught"):
+        "about 44.5 GB (weights 42.9, gradients 0.2, optimizer 0.4, activations 0.9); "
+        "fits on 80, 141 GB",
+    ("llava_next", "taught"):
+        "about 37.2 GB (weights 31.0, gradients 0.8, optimizer 1.5, activations 3.9); "
+        "fits on 48, 80, 141 GB",
+    ("llava_next", "aligned"):
+        "about 40.3 GB (weights 30.9, gradients 0.7, optimizer 1.3, activations 7.4); "
+        "fits on 48, 80, 141 GB",
+    ("umbrella", "taught"):
+        "about 16.4 GB (weights 3.6, gradients 0.1, optimizer 0.1, activations 12.6); "
+        "fits on 24, 48, 80, 141 GB",
+    ("libra", "aligned"):
+        "about 56.3 GB (weights 27.8, gradients 0.2, optimizer 0.5, activations 27.7); "
+        "fits on 80, 141 GB",
+    ("libra", "taught"):
+        "about 60.4 GB (weights 28.8, gradients 1.3, optimizer 2.6, activations 27.7); "
+        "fits on 80, 141 GB",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _ in TOLD}))
+def test_the_recipes_of_the_five_systems_say_what_they_fit_on(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = steps(recipe.load(RECIPES / f"{name}.yaml"))
+    assert lines == [f"a step of {stage}: {said}" for (own, stage), said in TOLD.items() if own == name]
+
+
+KINDS: dict[str, Any] = {"llava": LlavaConfig, "llava_next": LlavaNextConfig, "mllama": MllamaConfig}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "count"),
+    [
+        ("llava-1.5-7b-hf", "llava", 7_063_427_072),
+        ("llava-v1.6-mistral-7b-hf", "llava_next", 7_566_747_648),
+        ("llava-interleave-qwen-0.5b-hf", "llava", 864_031_264),
+        ("Llama-3.2-11B-Vision-Instruct", "mllama", 10_670_220_835),
+    ],
+)
+def test_published_models_are_as_large_as_they_are_made(name: str, kind: str, count: int) -> None:
+    told = published.config(f"models/{name}")
+    assert not isinstance(told, str)
+    with torch.device("meta"):
+        made = AutoModelForImageTextToText.from_config(KINDS[kind](**told))
+    assert sum(p.numel() for p in made.parameters()) == count
+    found = step_of(*stage_of({"family": kind, "path": f"models/{name}"}))
+    assert found is not None
+    assert found.weights == pytest.approx(count, rel=0.002)
+
+
+def stage_of(model: dict[str, Any]) -> tuple[Any, recipe.Recipe]:
+    made = recipe_of(model)
+    return made.stages["taught"], made
+
+
+def test_a_folder_goes_before_the_published_model_of_its_name(tmp_path: Path) -> None:
+    place = tmp_path / "meditron-7b"
+    assert published.config(str(place))["vocab_size"] == 32017  # type: ignore[index]
+    place.mkdir()
+    assert published.config(str(place)) == str(place)
+    assert published.config("models/no-such") == "models/no-such"
+
+
+def test_patches_of_volumes_count_and_their_gradient_passes_the_tower() -> None:
+    made = recipe.load(RECIPES / "umbrella.yaml")
+    found = step_of(made.stages["taught"], made)
+    assert found is not None
+    assert found.trained == 18_140_544
+    assert found.vision is not None
+    assert (found.vision.layers, found.patches) == (26, 2 * 2048)

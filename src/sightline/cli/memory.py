@@ -32,7 +32,7 @@ class Step:
         half: whether it computes in bfloat16.
         again: whether layers are computed again in the backward pass (gradient checkpointing).
         load: how the weights of the language model's linear layers are held.
-        vision: sizes of a tower that trains, and its tokens; else its activations are not kept.
+        vision: sizes of a tower that a gradient passes; else its activations are not kept.
         patches: tokens of the tower in a batch.
     """
 
@@ -95,13 +95,20 @@ def activations(step: Step) -> float:
         size = step.language
         kept += transformer(size, step.tokens, half=step.half, again=step.again)
         kept += HEAD * step.tokens
-        if step.half and step.load == "float32":
-            # Autocast turns float32 weights into bfloat16 ones, which stay until the backward pass has used them;
-            # weights in fewer bits are turned into others twice instead.
-            kept += 2 * (size.inside / size.layers if step.again else size.inside)
+        if step.load == "float32":  # weights in fewer bits are turned into others twice instead
+            kept += _copies(size, step)
     if step.vision is not None:
-        kept += transformer(step.vision, step.patches, half=step.half, again=step.again)
+        size = step.vision
+        kept += transformer(size, step.patches, half=step.half, again=step.again)
+        kept += _copies(size, step)
     return kept
+
+
+def _copies(size: Size, step: Step) -> float:
+    """Bytes of the bfloat16 weights that autocast makes of float32 ones; they stay until the backward pass."""
+    if not step.half:
+        return 0.0
+    return 2 * (size.inside / size.layers if step.again else size.inside)
 
 
 def transformer(size: Size, tokens: int, *, half: bool, again: bool) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from ..errors import RunError
 from ..recipe import Align, Contrast, Prepare, Recipe, Sft
 from ..settings import Connector, Encoder, Model, Plan, Raw
 from ..stages import version_of
-from . import memory, sizes
+from . import memory, published, sizes
 
 State = Literal["up to date", "would run", "would resume"]
 
@@ -154,44 +154,56 @@ def step_of(section: Any, recipe: Recipe) -> memory.Step | None:
     found = _outlines(model)
     if "language" not in found:
         return None
-    known = _sizes(model)
-    counts = {part: known.get(part) or found[part].weights for part in found}
-    if model.path and known.get("language"):
-        counts = {"all": known["language"]}
-    counts["connector"] = CONNECTOR if model.path else _connector(found, model)
+    counts = _counts(model, found)
     asked = {part: plan for part, plan in section.trainable.items() if isinstance(plan, Plan)}
     trained = 0
     for part, plan in asked.items():
         size = found.get(part)
         if plan.full:
-            trained += counts.get(part) or (size.weights if size else 0)
+            trained += counts.get(part, 0)
         elif plan.lora and size:
             trained += size.lora(plan.lora.r, plan.lora.targets)
     rows = section.train.batch * (2 if isinstance(section, Align) else 1)
-    tower = found.get("vision") if "vision" in asked else None
+    through = {"vision", "patches"} & set(
+        asked
+    )  # a gradient passes the tower to what trains in it or before it
+    tower = found.get("vision") if through else None
+    patches = counts["patches"]  # they come to what a folder holds
+    whole = (_weights(model.path) if model.path else 0) or sum(counts.values()) - patches
     return memory.Step(
-        weights=sum(counts.values()), trained=trained, language=found["language"], tokens=rows * section.max_tokens,
+        weights=whole + patches, trained=trained, language=found["language"], tokens=rows * section.max_tokens,
         half=section.train.precision == "bfloat16", again=bool(section.train.extra.get("gradient_checkpointing")),
         load=model.load, vision=tower, patches=section.train.batch * section.max_tokens if tower else 0,
     )  # fmt: skip
 
 
+def _counts(model: Model, found: Mapping[str, sizes.Size]) -> dict[str, int]:
+    """Parameters by part: of files where there are any for a part by itself, else as configs tell them."""
+    known = {} if model.path else _sizes(model)
+    counts = {part: known.get(part) or size.weights for part, size in found.items()}
+    width = found["vision"].layer.width if "vision" in found else 0
+    patches = 0 if model.patches is None else sizes.patches(model.patches, width)
+    return {**counts, "connector": _connector(found, model), "patches": patches}
+
+
 def _outlines(model: Model) -> dict[str, sizes.Size]:
     """Sizes by part, as configs tell them."""
     if model.path:
-        return sizes.parts(model.path)
+        return sizes.parts(published.config(model.path))
     named = {"language": model.language, "vision": model.vision}
-    return {p: found[p] for p, s in named.items() if p in (found := sizes.parts(KIT_CONFIGS.get(str(s), s)))}
+    told = {part: KIT_CONFIGS.get(str(s), published.config(s)) for part, s in named.items()}
+    return {p: found[p] for p, config in told.items() if p in (found := sizes.parts(config))}
 
 
-def _connector(found: dict[str, sizes.Size], model: Model) -> int:
+def _connector(found: Mapping[str, sizes.Size], model: Model) -> int:
     """Parameters of a connector between two parts that are known; the kit's otherwise."""
     if "vision" not in found:
         return CONNECTOR
     wide, own = found["language"].layer.width, Connector.of(model.connector)
     if own.plugin == "temporal":
         return int(TEMPORAL * (wide / 4096) ** 2)
-    return found["vision"].layer.width * wide + (int(own.options.get("layers", 1)) - 1) * wide**2
+    layers = 1 if model.family == "mllama" else int(own.options.get("layers", 1))
+    return found["vision"].output * wide + (layers - 1) * wide**2
 
 
 def _parameters(section: Any, recipe: Recipe) -> tuple[int, int] | None:

@@ -8,8 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
+
+from ..settings import Patches
 
 VIT = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -48,6 +51,10 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "clip_vision_model": {**VIT, "image_size": 224, "patch_size": 32},
     "siglip_vision_model": {**VIT, "image_size": 224, "patch_size": 16},
     "dinov2": {**VIT, "image_size": 224, "patch_size": 14, "mlp_ratio": 4},
+    "mllama_vision_model": {
+        "hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_global_layers": 8,
+        "attention_heads": 16, "image_size": 448, "patch_size": 14, "max_num_tiles": 4, "vision_output_dim": 7680,
+    },
 }  # fmt: skip
 TEXTS = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3_text", "mllama_text_model")
 
@@ -89,12 +96,14 @@ class Size:
         layers: how many.
         around: parameters outside of them: embeddings, positions, head.
         vocabulary: words; 0 of an encoder.
+        output: width of what an encoder hands on.
     """
 
     layer: Layer
     layers: int
     around: int
     vocabulary: int = 0
+    output: int = 0
 
     @property
     def inside(self) -> int:
@@ -131,15 +140,39 @@ def vision(config: Mapping[str, Any]) -> Size | None:
     """A vision transformer; None of another kind."""
     kind = str(config.get("model_type"))
     full = DEFAULTS.get(kind, {}) | dict(config)
+    if kind == "mllama_vision_model":
+        return _tiled(full)
     if any(key not in full for key in (*VIT, "image_size", "patch_size")) and "mlp_ratio" not in full:
         return None
     width, patch = full["hidden_size"], full["patch_size"]
     inner = int(width * full["mlp_ratio"]) if "mlp_ratio" in full else full["intermediate_size"]
     layer = Layer(width, width, width, inner, gated=False)
     around = 3 * patch**2 * width + (full["image_size"] // patch) ** 2 * width
-    if kind == "siglip_vision_model":
+    if kind == "siglip_vision_model" and full.get("vision_use_head", True):
         around += sum(a * b for a, b in layer.linears)  # its head, which pools by attention
-    return Size(layer, full["num_hidden_layers"], around)
+    return Size(layer, full["num_hidden_layers"], around, output=width)
+
+
+def _tiled(full: Mapping[str, Any]) -> Size:
+    """Mllama's tower: layers for each tile, layers for all of them, and positions for every arrangement of tiles."""
+    width, patches = full["hidden_size"], (full["image_size"] // full["patch_size"]) ** 2 + 1
+    tiles = full["max_num_tiles"]
+    arrangements = sum(tiles // rows for rows in range(1, tiles + 1)) + 1
+    layer = Layer(width, width, width, full["intermediate_size"], gated=False)
+    places = patches * width * (1 + arrangements * tiles) + 2 * arrangements * tiles * width
+    layers = full["num_hidden_layers"] + full["num_global_layers"]
+    return Size(layer, layers, places + 3 * full["patch_size"] ** 2 * width, output=full["vision_output_dim"])
+
+
+def patches(wanted: Patches, width: int) -> int:
+    """Weights of a patch embedding of volumes (UMBRELLA): a matrix, a bias and positions for each kind."""
+    total = 0
+    for kind in (wanted.t1, wanted.fmri):
+        if kind is not None:
+            up = 0 if kind.drop else 1
+            grid = [(n + up * (p - 1)) // p for n, p in zip(kind.edges, kind.edges_of_patch, strict=True)]
+            total += width * (prod(kind.edges_of_patch) + 1 + prod(grid))
+    return total
 
 
 def parts(source: str | Mapping[str, Any]) -> dict[str, Size]:

@@ -61,6 +61,7 @@ class Family:
             reading order: mask, positions and what else the family needs. None: `pairpass.arrange`. A batch with
             `read` (see `context`) holds all that was read so far, the first `read` tokens of every row in a cache:
             what is told is of the tokens behind them, `tokens` are of the images there, and `grids` of all images.
+            For a family whose images stand beside the row, tokens without grids are of images that no row shows.
         tower: the parts that an image passes before the connector; features are kept while all of them are frozen.
         between: the parts that make tokens of features; tokens are kept while all of them are frozen.
         layer: model -> which features of the tower are taken, for the keys of caches.
@@ -258,11 +259,11 @@ class Bundle:
         tokens = self.tokens(images, grids, given) if images else []
         shown, sizes = [tokens[i] for i in order], [grids[i] for i in order]
         embeds = self.embed(batch["input_ids"], shown)
-        for unseen in set(range(len(tokens))) - set(
-            order
-        ):  # of `Plan.always`: their parts take part, and add nothing
-            embeds = embeds + (tokens[unseen][:1].sum() * 0).to(embeds.dtype)
-        told = self.told(batch, shown, sizes, embeds.dtype)
+        # Of `Plan.always`: their parts take part, and add nothing.
+        unseen = [tokens[i] for i in range(len(tokens)) if i not in set(order)]
+        for each in [] if self.family.beside else unseen:
+            embeds = embeds + (each[:1].sum() * 0).to(embeds.dtype)
+        told = self.told(batch, (shown or unseen) if self.family.beside else shown, sizes, embeds.dtype)
         return self.family.hidden(self.model, embeds, **told).last_hidden_state
 
     def told(

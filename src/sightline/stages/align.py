@@ -55,13 +55,12 @@ def run(run: Run, section: Align, seed: int) -> None:
     trained = trainable.apply(bundle, section.trainable, seed)
     trainable.silence(bundle.model)
     print(trainable.text(trainable.table(bundle, section.trainable)))
-    always = () if look.given == "tokens" else one_of_each(views)
     job = Job(
         answers=Answers(bundle, trained, given=look.given),
         asked=section.trainable,
         rows=pairs,
         ids=[p.id for p in pairs],
-        collator=PairCollator(Plan.of(chat, look, section.speed, always), known, apart=apart),
+        collator=PairCollator(Plan.of(chat, look, section.speed, one_of_each(views)), known, apart=apart),
         train=section.train,
         seed=seed,
     )

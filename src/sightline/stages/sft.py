@@ -48,13 +48,12 @@ def run(run: Run, section: Sft, seed: int) -> None:
         look.prepare(views, what="training images")
 
     groups = together(rows, section.together, seed)
-    always = () if look.given == "tokens" else one_of_each(views)
     job = Job(
         answers=Answers(bundle, trained, given=look.given),
         asked=section.trainable,
         rows=groups,
         ids=[g.id for g in groups],
-        collator=SupervisedCollator(Plan.of(chat, look, section.speed, always)),
+        collator=SupervisedCollator(Plan.of(chat, look, section.speed, one_of_each(views))),
         train=section.train,
         seed=seed,
     )

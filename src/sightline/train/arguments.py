@@ -102,6 +102,10 @@ def arguments(train: Train, folder: Path, total: int, seed: int, events: Path) -
     }  # fmt: skip
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(events)
     settings["use_cpu"] = not torch.cuda.is_available()
+    if settings["use_cpu"]:
+        os.environ.setdefault(
+            "DS_ACCELERATOR", "cpu"
+        )  # accelerate imports DeepSpeed where it is, which guesses aloud
     place = here()
     if place.kind == "deepspeed":
         settings |= {"deepspeed": deepspeed_config(place, train), "bf16": False, "use_cpu": False}

@@ -238,13 +238,14 @@ def tell(
     """Mask and positions of the row, and the images beside it: their states, who sees them, who adds what.
 
     The first state is zero. Keys and values have no bias, so what sees only that state adds nothing: just what a
-    stock model without images does, which leaves the layer out. Without any image it is left out here too. While a
-    row is read on, its states stand in the cache and only who sees them is told.
+    stock model without images does, which leaves the layer out. Without any image it is left out here too, unless the
+    batch was given one that no row shows (`Plan.always`): the layers then take part, and see nothing. While a row is
+    read on, its states stand in the cache and only who sees them is told.
     """
     language = bundle.family.language(bundle.model)
     told = pairpass.arrange(language, batch, dtype)
     if not grids:
-        return told
+        return told | (_nothing(bundle, batch, tokens, dtype) if tokens else {})
     config: Any = bundle.model.config
     tiles = config.vision_config.max_num_tiles
     places = batch["input_ids"] == bundle.image_token
@@ -264,6 +265,25 @@ def tell(
         states = pad_sequence([row.flatten(0, 1) for row in rows], batch_first=True)
         told["cross_attention_states"] = pad(states, (0, 0, 1, 0)).to(dtype)
     return told
+
+
+def _nothing(
+    bundle: Bundle, batch: Mapping[str, Any], tokens: list[Tensor], dtype: torch.dtype
+) -> dict[str, Any]:
+    """What `tell` says of rows without images, for layers of cross-attention that are to take part all the same.
+
+    The zero state is made of images that no row shows, so that gradients take the way that they take elsewhere.
+    """
+    language = bundle.family.language(bundle.model)
+    rows, length = batch["input_ids"].shape
+    device = batch["input_ids"].device
+    alone = torch.ones(rows, length, 1, dtype=torch.bool, device=device)
+    nothing = torch.stack([each[:1] * 0 for each in tokens]).sum(0)  # [1, hidden]
+    return {
+        "cross_attention_mask": pairpass.mask(alone, str(language.config._attn_implementation), dtype),
+        "full_text_row_masked_out_mask": torch.zeros(rows, 1, length, 1, dtype=dtype, device=device),
+        "cross_attention_states": nothing.expand(rows, 1, -1).to(dtype),
+    }
 
 
 def sights(places: Tensor, document: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:

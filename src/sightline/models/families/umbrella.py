@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from ...images.volume_input import Box, VolumeInput
 from ...settings import Patches, VolumePatches
 from ..family import Bundle, Family, Grid
 from ..parts.volume_patches import VolumePatches3d4d
+from ..released import umbrella
 from . import llava
 
 TOWERS = ("siglip_vision_model",)  # their `embeddings` is all that stands in front of the first layer
@@ -34,7 +36,8 @@ def compose(section: Mapping[str, Any], seed: int) -> Bundle:
     """A LLaVA of parts, or a stock folder (`path`), whose tower reads volumes.
 
     Raises:
-        ModelError: no `patches`, a tower other than SigLIP, or patches that do not divide the volumes.
+        ModelError: no `patches`, a tower other than SigLIP, patches that do not divide the volumes, or weights of them
+            that do not fit.
     """
     if not section.get("patches"):
         raise ModelError(
@@ -49,6 +52,8 @@ def compose(section: Mapping[str, Any], seed: int) -> Bundle:
             expected="a connector that takes one image", remedy="use `mlp2x_gelu`; prior scans stand in the row",
         )  # fmt: skip
     patches = swap(inner.model, wanted, seed)
+    if wanted.weights is not None:
+        umbrella.fill(patches, inner.model, Path(wanted.weights))
     return replace(
         inner,
         family=FAMILY,
