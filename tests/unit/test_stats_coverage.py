@@ -21,7 +21,6 @@ def test_5000_studies():
     print(found)
     for name, share in found.covered.items():
         assert 0.93 <= share <= 0.97, (name, share)
-    assert 0.04 <= found.rejected["number"] <= 0.06
-    assert 0.04 <= found.rejected["ratio"] <= 0.06
-    # Counts of yes and no take few values, so that the test cannot use up all of its 5 %.
-    assert 0.03 <= found.rejected["yes_no"] <= 0.06
+    # Counts of yes and no take few values, so that the test cannot use up all of its 5 %: 0.0404.
+    for name, share in found.rejected.items():
+        assert 0.04 <= share <= 0.06, (name, share)

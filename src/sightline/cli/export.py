@@ -102,6 +102,7 @@ def write(run: str, out: Path, section: Any) -> dict[str, Any]:
         if section.gate is not None:
             held = prepare.load(Path(section.data))
             stage.through(order, held, section.gate, home=Path(section.data).resolve().parent, seed=0)
+        stage.carry(order)
         part.rename(out)
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -69,6 +69,16 @@ def find(stage: Path) -> Held | None:
     return read(found[-1], stage.name) if found else None
 
 
+def carried(told: Mapping[str, Any]) -> Held | None:
+    """The threshold that an export brings along, if it answers exactly as the model that it was calibrated for.
+
+    Args:
+        told: what `export.json` says; nothing of a model that is no export.
+    """
+    kept = told.get("abstain")
+    return None if kept is None else Held(**kept)
+
+
 def read(path: Path, model: str) -> Held:
     """The threshold of one model in an evaluation's `abstain.json`, or in the evaluation's folder.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from ..models import checkpoint
 from ..models.family import Bundle
 from ..recipe import Export, Gate
 from ..runs import Run
+from ..serve import sure
 from ..types import Prediction, Sample, View
 from .answers import Asked, Desk, aided, answer, key_of
 
@@ -31,6 +32,7 @@ VERSION = 1
 FOLDER = "export"  # in the stage's folder; what other programs are given
 MIB = 2**20
 EARLIER = ("README.md", opened.REPORT)  # not part of what answers depend on
+EXACT = ("merged", "onnx")  # in float32 they answer word for word as the model
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,22 @@ def make(order: Order) -> dict[str, Any]:
         told = written.export(origin, order.kind, task)
     print(f"  {order.kind}: {size(told)}")
     return told
+
+
+def carry(order: Order) -> bool:
+    """Store the threshold of abstention with an export, where an evaluation of the same run calibrated one.
+
+    It is calibrated for exactly this model, so an export that answers otherwise than the model gets none.
+
+    Returns:
+        Whether there is one; `export.json` then holds it as `abstain`.
+    """
+    stage = order.place.parent if order.place.name == "model" else order.place
+    exact = order.kind in EXACT and order.precision == "float32"
+    held = sure.find(stage) if exact and (stage / runs.MANIFEST).is_file() else None
+    if held is not None:
+        runs.write_json(order.to / opened.REPORT, {**opened.report(order.to), "abstain": asdict(held)})
+    return held is not None
 
 
 def size(told: Mapping[str, Any]) -> str:
