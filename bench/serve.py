@@ -1,11 +1,19 @@
-"""How fast a served model answers 1, 8 and 64 people: continuous batching against one after the other.
+"""How fast a served model answers 1, 8 and 64 people: continuous batching against one after the other, and others.
 
-Both contenders are the same server, each in a process of its own, with the same model and the same questions; `one`
-makes one answer at a time, as the seed's loop around `generate` does, `all` puts every answer that is being made into
-one step. Rounds are interleaved, so that whatever else the machine does meets both alike. Beside them `/health` is
-asked all the time.
+    python bench/serve.py [--clients 1,8,64] [--tokens 64] [--rounds 3] [--model tiny|kit] [--threads 1]
+                          [--contenders loop,all,transformers] [--address NAME=URL] [--extra JSON] [--out FOLDER]
 
-    python bench/serve.py [--clients 1,8,64] [--tokens 64] [--rounds 3] [--model tiny|kit] [--threads 2]
+| contender | what |
+|---|---|
+| `loop` | our server in front of the seed's way: transformers' `generate`, one question after the other |
+| `one` | our own generation with one place: what continuous batching costs where there is nothing to share |
+| `all` | our own generation, every answer that is being made in one step |
+| `transformers` | `transformers serve` on an export of the same model (it batches texts only, so images wait in line) |
+| NAME | any server of the same protocol, such as vLLM on the export that `--write FOLDER` makes |
+
+Each contender is a process of its own with the same weights, the clients are this one. Rounds are interleaved, forwards
+and backwards in turn, so whatever else the machine does meets all alike; a ratio is taken within a round, and its
+median and range over the rounds are told. Beside them `/health` is asked all the time.
 
 The model is a LLaVA with random weights: `tiny` (2 layers of 32, a CLIP tower of 28 px) or `kit` (SmolLM2-135M's shape,
 30 layers of 576, with the tiny tower). Its end tokens are taken away, so that every answer has its full length.
@@ -14,38 +22,38 @@ The model is a LLaVA with random weights: `tiny` (2 layers of 32, a CLIP tower o
 from __future__ import annotations
 
 import argparse
-import base64
-import io
+import asyncio
+import json
 import os
 import platform
+import signal
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
-import numpy as np
 import torch
-from PIL import Image
+from load import PATIENCE, RESULTS, Got, Line, address, gauges, get, post, quantile, question
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as vocabularies
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from sightline import runs
+from sightline.export import hub
 from sightline.models import checkpoint
 from sightline.models.family import Bundle
 from sightline.serve import server
-from sightline.serve.backend import Identity
+from sightline.serve.backend import End, Identity, Piece, Question
+from sightline.serve.engine import Prompt
 from sightline.serve.local import Local
 
-RESULTS = Path(__file__).parent / "results"
-SLOTS = {"one": 1, "all": 64}
+OURS = {"loop": 64, "one": 1, "all": 64}  # places
+THEIRS = "transformers"
 SHAPES = {"tiny": (2, 32, 64, 4, 2, 512), "kit": (30, 576, 1536, 9, 3, 49152)}
 TEMPLATE = (
     "{% for message in messages %}{{ '<s>' + message['role'] + '\n' + message['content'] + '</s>\n' }}{% endfor %}"
@@ -80,142 +88,223 @@ def write_language(folder: Path, shape: str) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def open_model(folder: Path, shape: str) -> Bundle:
-    """The model that both serve."""
-    write_language(folder, shape)
-    section = {
-        "family": "llava", "connector": "mlp2x_gelu", "select_layer": -1, "select": "default", "system": "",
-        "vision": TOWER, "language": str(folder), "path": None,
-    }  # fmt: skip
-    made = checkpoint.compose(section, 0)
+def open_model(shape: str) -> Bundle:
+    """The model that all serve."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_language(Path(folder), shape)
+        section = {
+            "family": "llava", "connector": "mlp2x_gelu", "select_layer": -1, "select": "default", "system": "",
+            "vision": TOWER, "language": folder, "path": None, "image_token": "<empty>",
+        }  # fmt: skip
+        made = checkpoint.compose(section, 0)
     made.model.eval()
     return made
 
 
+def write(folder: Path, shape: str) -> None:
+    """The same model as a folder that transformers and vLLM open; nothing ends its answers."""
+    hub.write(open_model(shape), folder, [], "float32")
+    path = folder / "generation_config.json"
+    runs.write_json(path, {**json.loads(path.read_text(encoding="utf-8")), "eos_token_id": None})
+
+
+class Loop(Local):
+    """The seed's way: `generate` of transformers, one question after the other."""
+
+    async def open(self) -> None:
+        """Nobody is being answered."""
+        self.free = asyncio.Lock()
+
+    async def ask(self, asked: Question) -> Turn:
+        """A place in the line."""
+        return Turn(self, await asyncio.to_thread(self.prompt, asked))
+
+    async def close(self) -> None:
+        """Nothing to end."""
+
+    @torch.no_grad()
+    def generate(self, prompt: Prompt) -> list[int]:
+        """All tokens of one answer."""
+        made = self.bundle.model.generate(
+            input_ids=torch.tensor([prompt.ids]), attention_mask=torch.ones(1, len(prompt.ids), dtype=torch.long),
+            pixel_values=torch.stack([seen.values for seen in prompt.shown]), do_sample=False, eos_token_id=None,
+            max_new_tokens=prompt.limit, pad_token_id=0, suppress_tokens=[self.bundle.image_token],
+        )  # fmt: skip
+        told: list[int] = made[0, len(prompt.ids) :].tolist()
+        return told
+
+
+class Turn:
+    """One question in the line."""
+
+    def __init__(self, loop: Loop, prompt: Prompt) -> None:
+        self.loop, self.prompt = loop, prompt
+
+    async def pieces(self) -> AsyncIterator[Piece | End]:
+        """The whole answer, once it is there."""
+        async with self.loop.free:
+            made = await asyncio.to_thread(self.loop.generate, self.prompt)
+        yield Piece(self.loop.bundle.tokenizer.decode(made))
+        yield End("length", len(self.prompt.ids), len(made))
+
+    def cancel(self) -> None:
+        """What has begun is made to its end."""
+
+
 def be(asked: argparse.Namespace) -> None:
     """What `start` starts: a server in a process of its own, until it is told to stop."""
-    with tempfile.TemporaryDirectory() as folder:
-        bundle = open_model(Path(folder) / "language", asked.model)
-    backend = Local(bundle, Identity(name="bench"), SLOTS[asked.only])
+    kind = Loop if asked.only == "loop" else Local
+    backend = kind(open_model(asked.model), Identity(name="bench"), asked.slots or OURS[asked.only])
     backend.engine.ends.clear()
-    server.serve(
-        backend, server.Settings(port=0, log=None, queue=256), say=lambda text: print(text, flush=True)
-    )
+    settings = server.Settings(port=0, log=None, queue=asked.queue)
+    server.serve(backend, settings, say=lambda text: print(text, flush=True))
 
 
-def start(asked: argparse.Namespace, name: str) -> tuple[subprocess.Popen[str], str]:
-    """A server of this contender, and its address."""
+def start(asked: argparse.Namespace, name: str, folder: Path) -> tuple[subprocess.Popen[str], str, str]:
+    """A server that begins, its address ("" if it will tell), and the name of the model there."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(asked.threads), "HF_HUB_OFFLINE": "1"}
+    if name == THEIRS:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        write(folder, asked.model)
+        program = str(Path(sys.executable).with_name("transformers"))
+        line = [program, "serve", str(folder), "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        process = subprocess.Popen(line, text=True, env=environment, **quiet)  # type: ignore[call-overload]
+        return process, f"http://127.0.0.1:{port}", str(folder)
     line = [sys.executable, __file__, "--only", name, "--model", asked.model, "--threads", str(asked.threads)]
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    told = [process.stdout.readline() for _ in range(4)]
-    return process, told[1].split()[1].rstrip("/")
+    return subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment), "", "bench"
 
 
-def memory(url: str) -> float:
-    """MiB that a server holds."""
-    lines = httpx.get(f"{url}/metrics", timeout=600).text.splitlines()
-    return float(next(line for line in lines if line.startswith("sightline_memory_bytes")).split()[1]) / 2**20
+def wait(url: str, process: subprocess.Popen[str]) -> None:
+    """Until a server answers."""
+    begin = time.monotonic()
+    while True:
+        try:
+            if asyncio.run(Line(url).ask(get("/health"))).status == 200:
+                return
+        except OSError:
+            pass
+        if process.poll() is not None or time.monotonic() - begin > PATIENCE:
+            raise SystemExit(f"the server at {url} does not begin")
+        time.sleep(0.5)
 
 
-def question(number: int, tokens: int) -> dict[str, Any]:
-    """One of many questions, with an image of its own."""
-    out = io.BytesIO()
-    draw = np.random.default_rng(number)
-    Image.fromarray(draw.integers(0, 256, (28, 28, 3), dtype=np.uint8)).save(out, "PNG")
-    address = f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
-    parts = [
-        {"type": "image_url", "image_url": {"url": address}},
-        {"type": "text", "text": f"What is seen at {number}?"},
-    ]
-    return {"model": "bench", "messages": [{"role": "user", "content": parts}], "max_tokens": tokens}
-
-
-def round_of(url: str, clients: int, each: int, tokens: int) -> dict[str, Any]:
-    """So many clients, each with so many questions one after the other."""
-    spent: list[float] = []
+async def round_of(url: str, asks: Sequence[Sequence[bytes]]) -> dict[str, Any]:
+    """One round: each client asks its questions, one after the other."""
+    got: list[Got] = []
     health: list[float] = []
-    statuses: list[int] = []
-    over = threading.Event()
+    over = asyncio.Event()
 
-    def ask(number: int) -> None:
-        with httpx.Client(base_url=url, timeout=600) as client:
-            for k in range(each):
-                begin = time.perf_counter()
-                answer = client.post("/v1/chat/completions", json=question(number * each + k, tokens))
-                spent.append(time.perf_counter() - begin)
-                statuses.append(answer.status_code)
+    async def person(own: Sequence[bytes]) -> None:
+        line = Line(url)
+        for request in own:
+            got.append(await asyncio.wait_for(line.ask(request), PATIENCE))
+        line.close()
 
-    def watch() -> None:
-        with httpx.Client(base_url=url, timeout=600) as client:
-            while not over.is_set():
-                begin = time.perf_counter()
-                client.get("/health")
-                health.append(time.perf_counter() - begin)
-                time.sleep(0.02)
+    async def watch() -> None:
+        while not over.is_set():
+            line = Line(url)
+            health.append((await line.ask(get("/health"))).spent)
+            line.close()
+            await asyncio.sleep(0.05)
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
+    watching = asyncio.ensure_future(watch())
     begin = time.perf_counter()
-    with ThreadPoolExecutor(clients) as pool:
-        list(pool.map(ask, range(clients)))
+    await asyncio.gather(*(person(own) for own in asks))
     total = time.perf_counter() - begin
     over.set()
-    watcher.join()
+    await watching
+    spent = [each.spent for each in got]
     return {
-        "requests_per_second": len(spent) / total, "tokens_per_second": len(spent) * tokens / total,
+        "requests_per_second": len(got) / total, "tokens_per_second": sum(each.tokens for each in got) / total,
         "p50": statistics.median(spent), "p99": quantile(spent, 0.99), "health_p99": quantile(health, 0.99),
-        "wrong": sum(s != 200 for s in statuses),
+        "wrong": sum(each.status != 200 for each in got),
     }  # fmt: skip
 
 
-def quantile(values: Sequence[float], share: float) -> float:
-    """A quantile, as the value at that place of the sorted ones."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+def written(clients: int, each: int, tokens: int, model: str, extra: Mapping[str, Any]) -> list[list[bytes]]:
+    """The questions of every client."""
+    return [
+        [post({**question(i * each + k, tokens, model=model), **extra}) for k in range(each)]
+        for i in range(clients)
+    ]
 
 
-def measure(asked: argparse.Namespace) -> list[dict[str, Any]]:
+def measure(asked: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """All rounds, interleaved; for each contender and number of clients the median of its rounds."""
-    servers = {name: start(asked, name) for name in SLOTS}
+    processes: list[subprocess.Popen[str]] = []
+    places: dict[str, tuple[str, str]] = {}
     rows: list[dict[str, Any]] = []
     try:
-        for _, url in servers.values():
-            round_of(url, 2, 1, 4)
-        before = {name: memory(url) for name, (_, url) in servers.items()}
+        begun = {name: start(asked, name, folder) for name in asked.contenders}
+        processes += [process for process, _, _ in begun.values()]
+        for name, (process, url, model) in begun.items():
+            places[name] = (url or address(process.stdout or ()), model)
+            wait(places[name][0], process)
+        places |= {name: (url.rstrip("/"), asked.name) for name, url in asked.address}
+        extra = {name: asked.extra for name, _ in asked.address}
+        for name, (url, model) in places.items():
+            asyncio.run(round_of(url, written(2, 1, 8, model, extra.get(name, {}))))
         for clients in asked.clients:
             each = max(1, -(-asked.requests // clients))
-            made: dict[str, list[dict[str, Any]]] = {name: [] for name in servers}
-            for _ in range(asked.rounds):
-                for name, (_, url) in servers.items():
-                    made[name].append(round_of(url, clients, each, asked.tokens))
-            for name, found in made.items():
-                row = {key: statistics.median(f[key] for f in found) for key in found[0]}
-                rows.append({"contender": name, "clients": clients, "requests": each * clients, **row})
-        for name, (_, url) in servers.items():
-            rows.append({"memory_of": name, "before_mib": before[name], "after_mib": memory(url)})
+            made: dict[str, list[dict[str, Any]]] = {name: [] for name in places}
+            for number in range(asked.rounds):
+                for name in list(places)[:: 1 if number % 2 == 0 else -1]:
+                    url, model = places[name]
+                    asks = written(clients, each, asked.tokens, model, extra.get(name, {}))
+                    made[name].append(asyncio.run(round_of(url, asks)))
+                    print(".", end="", flush=True)
+            rows += [row(name, clients, each, made) for name in places]
+        rows += [
+            {
+                "memory_of": name,
+                "after_mib": asyncio.run(gauges(Line(places[name][0])))["memory_bytes"] / 2**20,
+            }
+            for name in asked.contenders
+            if name in OURS
+        ]
     finally:
-        for process, _ in servers.values():
+        for process in processes:
             process.terminate()
             process.communicate()
+    print()
     return rows
+
+
+def row(
+    name: str, clients: int, each: int, made: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> dict[str, Any]:
+    """One contender with so many clients: medians, and its speed against the first contender in the same rounds."""
+    first = next(iter(made.values()))
+    ratios = [
+        mine["tokens_per_second"] / theirs["tokens_per_second"]
+        for mine, theirs in zip(made[name], first, strict=True)
+    ]
+    found = {key: statistics.median(f[key] for f in made[name]) for key in made[name][0] if key != "wrong"}
+    return {
+        "contender": name, "clients": clients, "requests": each * clients, **found,
+        "wrong": sum(f["wrong"] for f in made[name]),
+        "against_first": {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)},
+    }  # fmt: skip
 
 
 def show(rows: Sequence[dict[str, Any]]) -> None:
     """The table."""
+    first = next(r["contender"] for r in rows)
     print(
-        "| clients | contender | requests/s | tokens/s | against one | p50 s | p99 s | health p99 ms | not 200 |"
+        f"| clients | contender | requests/s | tokens/s | against {first} | p50 s | p99 s | health p99 ms | not 200 |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
-    alone = {r["clients"]: r["tokens_per_second"] for r in rows if r.get("contender") == "one"}
     for r in rows:
         if "memory_of" in r:
-            print(f"\n{r['memory_of']}: {r['before_mib']:.0f} MiB before, {r['after_mib']:.0f} MiB after")
+            print(f"\n{r['memory_of']}: {r['after_mib']:.0f} MiB in the end")
             continue
+        ratio = r["against_first"]
         cells = [
             r["clients"], r["contender"], f"{r['requests_per_second']:.2f}", f"{r['tokens_per_second']:.0f}",
-            f"{r['tokens_per_second'] / alone[r['clients']]:.2f} x", f"{r['p50']:.2f}", f"{r['p99']:.2f}",
-            f"{1000 * r['health_p99']:.0f}", r["wrong"],
+            f"{ratio['median']:.2f} ({ratio['least']:.2f} to {ratio['most']:.2f})", f"{r['p50']:.2f}",
+            f"{r['p99']:.2f}", f"{1000 * r['health_p99']:.0f}", r["wrong"],
         ]  # fmt: skip
         print("| " + " | ".join(map(str, cells)) + " |")
 
@@ -224,30 +313,41 @@ def main() -> None:
     """Measure, print, keep."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--clients", type=lambda t: [int(n) for n in t.split(",")], default=[1, 8, 64])
-    parser.add_argument("--requests", type=int, default=64, help="of a round, at least one for each client")
+    parser.add_argument("--requests", type=int, default=16, help="of a round, at least one for each client")
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--model", choices=sorted(SHAPES), default="tiny")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="of each server")
+    parser.add_argument("--contenders", type=lambda t: t.split(","), default=["loop", "all", THEIRS])
+    parser.add_argument(
+        "--address", action="append", default=[], type=lambda t: t.split("=", 1), metavar="NAME=URL"
+    )
+    parser.add_argument("--name", default="bench", help="of the model at those addresses")
+    parser.add_argument(
+        "--extra", type=json.loads, default={}, help="""fields for them, as '{"ignore_eos": true}'"""
+    )
     parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--only", choices=list(SLOTS), help="be one of the servers")
+    parser.add_argument("--write", type=Path, help="write the model for other servers, and do nothing else")
+    parser.add_argument("--only", choices=list(OURS), help="be one of the servers")
+    parser.add_argument("--slots", type=int, default=0)
+    parser.add_argument("--queue", type=int, default=256)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     if asked.only:
-        be(asked)
-        return
-    rows = measure(asked)
+        return be(asked)
+    if asked.write:
+        return write(asked.write, asked.model)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the servers end with it
+    with tempfile.TemporaryDirectory() as folder:
+        rows = measure(asked, Path(folder) / "export")
     show(rows)
     asked.out.mkdir(exist_ok=True)
     machine = {"cores": os.cpu_count(), "threads": asked.threads, "python": platform.python_version()}
     made = {
-        "model": asked.model,
-        "tokens": asked.tokens,
-        "rounds": asked.rounds,
-        "machine": machine,
-        "rows": rows,
-    }
+        "model": asked.model, "tokens": asked.tokens, "rounds": asked.rounds, "machine": machine, "rows": rows
+    }  # fmt: skip
     runs.write_json(asked.out / f"serve-{asked.model}-cpu.json", made)
+    return None
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ CHAT = "/v1/chat/completions"
 IDENTITY = Identity(name="tiny/taught", sha256="ab" * 32, facts={"family": "llava"})
 
 LEAK = re.compile(
-    r"0x[0-9a-f]{6,}|Traceback|File \"|/(?:tmp|root|home|usr|etc|proc|work|var)/|\.py\b", re.IGNORECASE
+    r"0x[0-9a-f]{6,}|Traceback|File \"|/(?:tmp|root|home|usr|etc|proc|work|var)/|\.py\b|\b(?:\d{1,3}\.){3}\d{1,3}\b",
+    re.IGNORECASE,
 )
 QUICK = 1.0  # seconds of computing, client's and server's, in which what is wrong must be refused
 
@@ -80,7 +81,7 @@ class Parrot:
         return Spoken(self, question)
 
     def state(self) -> Mapping[str, float]:
-        return {"rows": 0}
+        return {"rows": 0, "asked_total": len(self.asked)}
 
     async def close(self) -> None:
         """Nothing to end."""
@@ -116,10 +117,10 @@ class Running:
 @contextmanager
 def running(backend: Backend, **settings: Any) -> Iterator[Running]:
     """A server of this backend, on a free port of loopback."""
-    held, about, trail = (settings.pop(name, None) for name in ("held", "about", "trail"))
+    more = {name: settings.pop(name, None) for name in ("held", "about", "trail", "beside")}
     log = Log()
     made = server.Settings(port=0, log=log, **settings)  # type: ignore[arg-type]
-    app: Any = server.build(backend, made, held=held, about=about, trail=trail)
+    app: Any = server.build(backend, made, **more)
     one = uvicorn.Server(server.configured(app, made))
     thread = threading.Thread(target=one.run, daemon=True)
     thread.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,22 @@ from typer.testing import CliRunner
 import models_encoders
 import models_new
 import models_umbrella
+from serving import CHAT, question, running, url
 from sightline import NOTICE, cli, recipe, runs, stages
 from sightline.data import prepare
 from sightline.errors import DataError, ImageError, RecipeError, RunError, SightlineError
 from sightline.images.brain import Brain
 from sightline.models import checkpoint
 from sightline.models.family import Bundle
-from sightline.settings import Generate
+from sightline.serve.backend import Identity
+from sightline.serve.company import open_beside, wording
+from sightline.serve.engine import Prompt
+from sightline.serve.local import Local
+from sightline.serve.opening import How
+from sightline.serve.sources import find
+from sightline.settings import Generate, Template
 from sightline.stages import consultation
+from sightline.stages.answers import aided
 from sightline.stages.consultation import Reply, Shelf, consult
 from sightline.types import Message, Sample
 
@@ -312,3 +320,51 @@ def test_from_the_command_line(life: Life) -> None:
     refused = CliRunner().invoke(cli.app, [*words, "--question", "What is it?", "-k", "2"])
     assert isinstance(refused.exception, RecipeError)
     assert CliRunner().invoke(cli.app, words).exit_code == 2
+
+
+def test_a_server_finds_the_same_reports_and_writes_the_same_prompt(life: Life) -> None:
+    own = find(life.home / "taught")
+    beside = open_beside(own, index=life.home / "found", before=None, how=How(), slots=1)
+    assert beside.template == Template(name="plain")
+    backend = Local(life.bundle, Identity(name="asked/taught"), 1)
+    real, read = backend.prompt, list[Prompt]()
+    backend.prompt = lambda question: read.append(real(question)) or read[-1]  # type: ignore[method-assign, func-returns-value]
+    retrieved = {row["id"]: row for row in life.lines("found/retrieved.jsonl")}
+    read_by = aided(prepare.load(life.home / "found"))
+    told = {s.id: s for s in prepare.load(life.home / "found").samples("test")}
+    with running(backend, beside=beside) as made, made.client() as client:
+        for sample in samples(life, "test")[:3]:
+            image = url(life.place(sample).read_bytes())
+            asked = question(sample.messages[0].text, image, model="asked/taught", max_tokens=1)
+            found = client.post(CHAT, json=asked).json()["sightline"]["reports"]
+            row = retrieved[sample.id]
+            assert [r["id"] for r in found] == [r["id"] for r in row["reports"]]
+            assert [r["similarity"] for r in found] == pytest.approx(
+                [r["similarity"] for r in row["reports"]], abs=2e-6
+            )
+            assert [r["in_prompt"] for r in found] == [i < row["kept"] for i in range(3)]
+            words = replace(told[sample.id], messages=told[sample.id].messages[:2])
+            right = backend.chat.encode(read_by(words).messages[:1], [()], prompt=True).ids
+            assert read[-1].ids == right
+
+
+def test_a_server_s_models_and_what_they_were_taught_to_read(life: Life, tmp_path: Path) -> None:
+    own = find(life.home / "taught")
+    beside = open_beside(own, index=None, before=life.home / "taught", how=How(), slots=2)
+    assert beside.before is not None
+    assert (beside.before.name, beside.before.template) == ("asked/taught", Template(name="plain"))
+    assert (beside.finder, beside.before.held) == (None, None)
+    with pytest.raises(RecipeError, match="both models have one name"):
+        beside.models(Local(life.bundle, beside.before.backend.identity, 1), None)
+    home = tmp_path / "asked"
+    for name in ("taught", "found", "data"):
+        shutil.copytree(life.home / name, home / name)
+    about = runs.read_json(home / "taught" / "manifest.json")
+    assert wording(home / "taught" / "model") == Template(name="plain")
+    about["section"]["reports"] = 0.0
+    runs.write_json(home / "taught" / "manifest.json", about)
+    assert wording(home / "taught") is None  # taught on the same data, and never with reports
+    about["section"]["reports"] = 0.5
+    runs.write_json(home / "taught" / "manifest.json", about)
+    shutil.rmtree(home / "found")
+    assert wording(home / "taught") is None  # nobody knows any more

@@ -15,19 +15,14 @@ import pytest
 from PIL import Image
 
 from browser import CHROMIUM, Tab, chromium
+from pages import ABOUT, IDLE, LANGUAGES, PAGE, READY, ask, begin, opened, take, words
 from serving import IDENTITY, TOKEN, Parrot, Running, png, running, until
 from sightline import NOTICE
 from sightline.serve.sure import Held
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
-PAGE = Path(__file__).parents[2] / "src" / "sightline" / "serve" / "page"
-ABOUT = {"questions": ["Is there an effusion?", "Is the heart enlarged?"], "report": "Describe the findings."}
 HELD = Held(threshold=0.8, of="choices", alpha=0.05, promise="kept")
-LANGUAGES = ("en", "zh", "ko")
-READY = "document.body && document.body.dataset.ready"
-IDLE = "!document.getElementById('ask').disabled"
-PROBE = Path(__file__).parents[1] / "fixtures" / "serve" / "probe.js"
 
 
 @pytest.fixture(scope="module")
@@ -45,45 +40,14 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
 @pytest.fixture
 def tab(browser: Tab, server: Running) -> Iterator[Tab]:
     """The page, freshly opened in English; in the end the console must be empty and nobody else asked."""
-    browser.events.clear()
-    browser("Emulation.clearDeviceMetricsOverride")
-    browser("Page.navigate", url="about:blank")
-    begin(browser, f"{server.url}/#lang=en")
-    yield browser
-    assert browser.complaints() == []
-    places = {re.match(r"^[a-z]+:(//[^/]*)?", url)[0] for url in browser.asked()}  # type: ignore[index]
-    assert places <= {server.url, "data:", "blob:", "about:"}
+    with opened(browser, server) as made:
+        yield made
 
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
     (tmp_path / "chest.png").write_bytes(png(320, 240))
     return tmp_path / "chest.png"
-
-
-def begin(tab: Tab, url: str) -> None:
-    """Open the page, and read in what looks at it."""
-    tab.open(url, READY)
-    tab.run(PROBE.read_text(encoding="utf-8") + "; 0")
-
-
-def words() -> dict[str, dict[str, str]]:
-    """The texts of the page, read from its own file."""
-    text = (PAGE / "words.js").read_text(encoding="utf-8")
-    made: dict[str, dict[str, str]] = {}
-    for language, block in re.findall(r"^  (\w\w): \{\n(.*?)^  \},", text, re.DOTALL | re.MULTILINE):
-        made[language] = dict(re.findall(r'(\w+): "([^"]*)"', block))
-    return made
-
-
-def take(tab: Tab, image: Path, when: str = "current") -> None:
-    tab.choose(f"#{when}-file", image)
-    tab.until(f"!document.querySelector('#slot-{when} .shown').hidden")
-
-
-def ask(tab: Tab, button: str = "#ask") -> None:
-    tab.click(button)
-    tab.until(IDLE)
 
 
 def mean(tab: Tab, when: str = "current") -> float:
@@ -102,7 +66,12 @@ def test_every_text_stands_in_three_languages() -> None:
         for key, text in texts.items():
             assert text.count("{") == made["en"][key].count("{"), (language, key)
     used = set(re.findall(r'data-(?:say|name)="(\w+)"', (PAGE / "index.html").read_text(encoding="utf-8")))
+    for script in PAGE.glob("*.js"):
+        code = script.read_text(encoding="utf-8")
+        used |= set(re.findall(r'\b(?:say|tell|report|refuse)\("(\w+)"', code))
+        used |= set(re.findall(r'"data-(?:say|name)": "(\w+)"', code))
     assert used <= made["en"].keys()
+    assert len(used) > 50
     assert made["en"]["notice"] == NOTICE
 
 
@@ -226,8 +195,11 @@ def test_a_file_that_is_dropped_and_files_that_are_none(tab: Tab, tmp_path: Path
     tab.until("!document.querySelector('#slot-prior .shown').hidden")
     own = words()["en"]
     (tmp_path / "scan.dcm").write_bytes(b"DICM")
+    (tmp_path / "IM0001").write_bytes(bytes(128) + b"DICM" + bytes(64))
+    (tmp_path / "notes.txt").write_bytes(b"effusion")
     (tmp_path / "broken.png").write_bytes(png()[:40])
-    for name, key in (("scan.dcm", "bad_type"), ("broken.png", "bad_image")):
+    names = {"scan.dcm": "dicom", "IM0001": "dicom", "notes.txt": "bad_type", "broken.png": "bad_image"}
+    for name, key in names.items():
         tab.choose("#current-file", tmp_path / name)
         tab.until(f"document.getElementById('problem').textContent === {json.dumps(own[key])}")
         assert tab.run("document.querySelector('#slot-current .shown').hidden") is True

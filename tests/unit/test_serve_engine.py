@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import threading
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from sightline.models.flow import Flow
 from sightline.serve.backend import End, Failed, Identity, Piece, Question, Refused
 from sightline.serve.engine import Engine, Job, Prompt
 from sightline.serve.limits import Limits
-from sightline.serve.local import Local
+from sightline.serve.local import Local, Post
 from sightline.serve.pictures import read
 from sightline.serve.spelling import Spelling
 from sightline.settings import Generate
@@ -227,6 +228,34 @@ def test_a_step_that_fails_ends_its_rows_and_not_the_server(
     again = Heard(local.prompt(asked(TEXTS[0])))
     engine.submit(again.job)
     assert isinstance(again.end, End)
+
+
+def test_what_a_step_tells_wakes_the_loop_once() -> None:
+    class Loop:
+        def __init__(self) -> None:
+            self.calls: list[Any] = []
+            self.closed = False
+
+        def is_closed(self) -> bool:
+            return self.closed
+
+        def call_soon_threadsafe(self, call: Any) -> None:
+            self.calls.append(call)
+
+    loop: Any = Loop()
+    post, queues = Post(loop), [asyncio.Queue[Any](), asyncio.Queue[Any]()]
+    for i in range(6):
+        post.put(queues[i % 2], i)
+    assert len(loop.calls) == 1
+    loop.calls[0]()
+    assert [[q.get_nowait() for _ in range(q.qsize())] for q in queues] == [[0, 2, 4], [1, 3, 5]]
+    post.put(queues[0], 6)
+    assert len(loop.calls) == 2
+    loop.calls[1]()
+    loop.closed = True
+    post.put(queues[0], 7)
+    assert len(loop.calls) == 2
+    assert queues[0].get_nowait() == 6
 
 
 def test_an_engine_that_stops_fails_what_waits(bundle: Bundle) -> None:

@@ -84,14 +84,17 @@ sys.path.insert(0, {tests!r})
 from serving import Parrot
 from sightline.serve import server
 from pathlib import Path
-settings = server.Settings(port=0, audit=Path({audit!r}), log=None)
-server.serve(Parrot(pace=0.3), settings, say=lambda text: print(text, flush=True))
+settings = server.Settings(port=0, audit=Path({audit!r}), log=None, grace={grace})
+server.serve({backend}, settings, say=lambda text: print(text, flush=True))
 """
 
 
-def start(folder: Path) -> tuple[subprocess.Popen[str], str]:
+def start(
+    folder: Path, backend: str = "Parrot(pace=0.3)", grace: float = 30.0
+) -> tuple[subprocess.Popen[str], str]:
     """A server in a process of its own, and its address."""
-    code = SERVER.format(tests=str(Path(__file__).parents[1]), audit=str(folder / "audit.jsonl"))
+    tests, audit = str(Path(__file__).parents[1]), str(folder / "audit.jsonl")
+    code = SERVER.format(tests=tests, audit=audit, backend=backend, grace=grace)
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -125,6 +128,56 @@ def test_a_server_that_is_told_to_stop_finishes_what_it_began(tmp_path: Path) ->
     lines = trail.verify(tmp_path / "audit.jsonl")
     assert [line["event"] for line in lines] == ["began", "answered", "ended"]
     assert f"3 lines, newest hash {lines[-1]['hash']}" in out
+
+
+def test_a_stream_is_finished_and_new_ones_find_nobody(tmp_path: Path) -> None:
+    process, url = start(tmp_path, "Parrot(words=['so '] * 12, pace=0.1)")
+    with httpx.stream("POST", url + CHAT, json=question(stream=True), timeout=60) as answer:
+        lines = answer.iter_lines()
+        assert next(lines).startswith("data: {")
+        process.send_signal(signal.SIGTERM)
+        until(lambda: not listens(url), 10)
+        said = [line for line in lines if line]
+    assert said[-1] == "data: [DONE]"
+    assert sum('"content":"so "' in line for line in said) == 11
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err, out.endswith("stopped\n")) == (0, "", True)
+
+
+def listens(url: str) -> bool:
+    """Whether anybody takes connections there."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    with socket.socket() as line:
+        line.settimeout(5)
+        return line.connect_ex((host, int(port))) == 0
+
+
+def test_after_the_grace_what_is_left_is_told_that_the_server_stops(tmp_path: Path) -> None:
+    """An answer that never comes: in one piece it is refused, a stream is cut off, and the server ends."""
+    process, url = start(tmp_path, "Parrot(hold=True)", 1.0)
+    with ThreadPoolExecutor(1) as pool, socket.socket() as line:
+        whole = pool.submit(httpx.post, url + CHAT, json=question(), timeout=60)
+        host, _, port = url.removeprefix("http://").partition(":")
+        line.connect((host, int(port)))
+        body = json.dumps(question(stream=True)).encode()
+        head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        line.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        until(lambda: "sightline_asked_total 2\n" in httpx.get(f"{url}/metrics").text, 30)
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=60)
+        answer = whole.result()
+        said = b""
+        while part := line.recv(65536):
+            said += part
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "stopping")
+    assert answer.headers["retry-after"] == "60"
+    assert said.startswith(b"HTTP/1.1 200")
+    assert b"[DONE]" not in said
+    assert (process.returncode, out.endswith("stopped\n")) == (0, True)
+    from sightline.serve import trail
+
+    events = [line["event"] for line in trail.verify(tmp_path / "audit.jsonl")]
+    assert events == ["began", "cancelled", "cancelled", "ended"]
 
 
 def test_a_server_that_is_killed_leaves_a_log_that_holds_and_starts_again(tmp_path: Path) -> None:

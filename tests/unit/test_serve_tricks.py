@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import random
 import socket
 import struct
+import sys
+import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +21,8 @@ import pytest
 from PIL import Image
 
 from serving import CHAT, IDENTITY, LEAK, QUICK, Parrot, Running, png, question, refused, running, url
+
+PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @pytest.fixture(scope="module")
@@ -53,26 +60,57 @@ def broken() -> dict[str, tuple[str, str]]:
         "base64 in the middle of which a line breaks": (url(small)[:60] + "\n" + url(small)[60:], "image_base64"),
         "no base64": ("data:image/png,abc", "image_url"),
         "damaged pixels": (url(small[:60] + bytes(8) + small[68:]), "image_unreadable"),
+        "14 MiB cut off": (url(plain_rows(2300, 2200)[: 14 * 2**20]), "image_unreadable"),
+        "25 megapixels but for the last line": (url(huge(5_000, 5_000)[:-48]), "image_unreadable"),
+        "a text that grows to 256 MiB": (url(with_chunk(b"zTXt", b"a\0\0" + blown(2**28))), "image_unreadable"),
+        "a JPEG that claims 4 gigapixels": (url(claiming(jpeg.getvalue()), "image/jpeg"), "image_too_large"),
     }  # fmt: skip
 
 
 def huge(width: int, height: int, rows: int = 0) -> bytes:
     """A PNG of one colour: few bytes, many pixels."""
 
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
     packer = zlib.compressobj(9)
     line = bytes(1 + width)
     data = b"".join(packer.compress(line) for _ in range(rows or height)) + packer.flush()
     head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    return PNG + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    """A part of a PNG."""
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def plain_rows(width: int, height: int) -> bytes:
+    """A PNG of noise that is not compressed: three bytes a pixel."""
+    rows = b"".join(b"\0" + random.Random(i).randbytes(3 * width) for i in range(height))
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return PNG + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows, 0)) + chunk(b"IEND", b"")
+
+
+def with_chunk(name: bytes, data: bytes) -> bytes:
+    """A small PNG with one part more behind its head."""
+    return png()[:33] + chunk(name, data) + png()[33:]
+
+
+def blown(size: int) -> bytes:
+    """So many zeros, compressed."""
+    packer, part = zlib.compressobj(9), bytes(2**20)
+    return b"".join(packer.compress(part) for _ in range(size // 2**20)) + packer.flush()
+
+
+def claiming(jpeg: bytes) -> bytes:
+    """A JPEG whose frame says that it has 65,535 lines and columns."""
+    at = jpeg.index(b"\xff\xc0") + 5
+    return jpeg[:at] + b"\xff" * 4 + jpeg[at + 4 :]
 
 
 KINDS = (
     "one pixel", "a thread", "50 megapixels", "a claim of 4 gigapixels", "truncated", "truncated JPEG", "a header only",
     "GIF as PNG", "TIFF as JPEG", "JPEG as PNG", "text", "PDF", "nothing", "SVG", "GIF", "not base64",
-    "base64 in the middle of which a line breaks", "no base64", "damaged pixels",
+    "base64 in the middle of which a line breaks", "no base64", "damaged pixels", "14 MiB cut off",
+    "25 megapixels but for the last line", "a text that grows to 256 MiB", "a JPEG that claims 4 gigapixels",
 )  # fmt: skip
 
 
@@ -87,6 +125,25 @@ def test_images_that_are_none(open_server: Running, kind: str) -> None:
     refused(answer, 400, code)
     assert len(open_server.backend.asked) == asked
     assert len(open_server.door.inside) == 0
+
+
+def test_an_image_of_20_mib_is_not_even_read(open_server: Running) -> None:
+    image = url(plain_rows(2648, 2640))
+    assert len(image) * 3 // 4 > 20 * 2**20
+    body, asked = json.dumps(question(image=image)).encode(), len(open_server.backend.asked)
+    with open_server.client() as client:
+        start = time.process_time()
+        answer = client.post(CHAT, content=body, headers={"content-type": "application/json"})
+        assert time.process_time() - start <= QUICK
+    refused(answer, 413, "too_large")
+    assert len(open_server.backend.asked) == asked
+
+
+def test_the_kinds_are_all_that_are_made() -> None:
+    assert set(KINDS) == set(broken())
+    assert {code for _, code in broken().values()} == {
+        "image_too_small", "image_too_large", "image_unreadable", "image_type", "image_url", "image_base64"
+    }  # fmt: skip
 
 
 def test_so_many_images_and_no_more(open_server: Running) -> None:
@@ -113,46 +170,100 @@ TRICKS = [
     "http:\\\\127.0.0.1:{1}\\", "http:/127.0.0.1:{1}/", "http:127.0.0.1:{1}", "h\tttp://127.0.0.1:{1}/", "s3://bucket/a",
     "gs://bucket/a", "hf://a/b", "/dev/zero", "/proc/self/environ", "/proc/self/fd/0", "%2e%2e/%2e%2e/etc/passwd",
     "．．/etc/passwd", "~/.ssh/id_rsa", "$HOME/.ssh/id_rsa", "", " ", "\x00", "data:image/png;base64,\x00", "a" * 5000,
+    "http://017700000001:{1}/", "http://127.0.0.1.:{1}/", "http://127.0.0.1%00@{0}/", "http://{0}#@example.org/",
+    "http://example.org@{0}/", "http://{0}\\@example.org/", "http://①②⑦.⓪.⓪.①:{1}/", "http://[::]:{1}/",
+    "http://[fe80::1%25lo]:{1}/", "http://169.254.169.254/latest/meta-data/", "http://metadata.example/",
+    "ws://{0}/", "wss://{0}/", "ldap://{0}/", "tftp://{0}/a", "smb://{0}/share", "ssh://{0}/", "unix:/run/a.sock",
+    "file://localhost/etc/passwd", "file:///proc/self/cmdline", "file:///dev/zero", "file:%2f%2f/etc/passwd",
+    "view-source:file:///etc/passwd", "netdoc:///etc/passwd", "phar://a.png", "expect://id",
+    "php://filter/resource=/etc/passwd", "data:image/svg+xml;base64,PHN2Zy8+",
+    "data:image/png;base64,@/etc/passwd", "data:image/png;base64,../../etc/passwd", "data:text/plain,http://{0}/",
+    "DATA:IMAGE/PNG;BASE64,", "\ufeffdata:image/png;base64,AAAA", "data://image/png;base64,AAAA",
+    "\nhttp://{0}/", "http://{0}/\r\nhost: evil", "`id`", "$(id)", "${{jndi:ldap://{0}/a}}", "|id",
 ]  # fmt: skip
 PLACES = (
     "/page/../page.py", "/page/%2e%2e/app.py", "/page/..%2fapp.py", "/page//etc/passwd", "/page/%2fetc%2fpasswd",
     "/../../etc/passwd", "/page/sign_in.html", "/page/page.css/../../app.py", "/static/x", "/%00",
     "/page/page.js%00.html", "/..%5c..%5cetc/passwd", "/page/.", "/page/page.JS", "/v1/models/../../etc/passwd",
     "/v1/models/%2fetc%2fpasswd", "/v1/files", "/v1/embeddings",
-    "/invocations", "/tokenize", "/pause", "/docs", "/redoc", "/favicon.ico", "/.env", "/metrics/",
+    "/invocations", "/tokenize", "/pause", "/docs", "/redoc", "/favicon.ico", "/.env", "/metrics/", "/health/",
+    "/proc/self/environ", "/page/....//....//etc/passwd", "/page/%252e%252e%252fetc/passwd", "/page/\\etc\\passwd",
+    "/v1/models/%2e%2e%2f%2e%2e%2fetc%2fpasswd", "/openapi.json/", "/page/index.html%20", "/page/index.html?/../a",
 )  # fmt: skip
 
 
-def test_no_trick_makes_the_server_fetch_or_open(
-    open_server: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """80 of them: no name is looked up, no connection made, no file of theirs opened, nothing of the machine told."""
-    assert len(TRICKS) + len(PLACES) >= 80
-    reached: list[Any] = []
-    watch = socket.create_server(("127.0.0.1", 0))
-    watch.settimeout(0.2)
-    port = watch.getsockname()[1]
-    opened: list[str] = []
-    plain_open = Path.open
+REACHES = frozenset((
+    "open", "os.listdir", "os.scandir", "glob.glob", "os.exec", "os.posix_spawn", "os.spawn", "os.system", "os.fork",
+    "subprocess.Popen", "socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo",
+    "socket.gethostbyname", "socket.gethostbyaddr", "urllib.Request", "http.client.connect", "ftplib.connect",
+))  # fmt: skip
+WATCHING: list[list[tuple[str, str]]] = []
 
-    def noted(self: Path, *args: Any, **kwargs: Any) -> Any:
-        opened.append(str(self))
-        return plain_open(self, *args, **kwargs)
 
-    with open_server.client() as client:
-        client.get("/health")
-        monkeypatch.setattr(Path, "open", noted)
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: reached.append(a))
-        for trick in TRICKS:
-            answer = client.post(CHAT, json=question(image=trick.format(f"127.0.0.1:{port}", port)))
-            assert 400 <= answer.status_code < 500, trick
-            assert not LEAK.search(answer.text), trick
-        for place in PLACES:
-            found = client.get(place)
-            assert found.status_code in (404, 307, 405), place
-            assert not LEAK.search(found.text), place
-    assert reached == []
-    assert opened == []
-    with pytest.raises(TimeoutError):
-        watch.accept()
-    watch.close()
+@lru_cache(maxsize=1)
+def watch() -> None:
+    """Let the interpreter tell what any thread but this one opens and reaches; that cannot be taken back."""
+    main = threading.main_thread().ident
+
+    def note(event: str, args: tuple[Any, ...]) -> None:
+        if WATCHING and event in REACHES and threading.get_ident() != main:
+            WATCHING[-1].append((event, str(args[:1])))
+
+    sys.addaudithook(note)
+
+
+def asked_of(server: Running, tricks: Sequence[str], places: Sequence[str]) -> list[tuple[str, str]]:
+    """Send tricks as images and ask for places; what the server opened and reached meanwhile."""
+    watch()
+    with server.client() as client:
+        client.post(CHAT, json=question())  # whatever is imported at the first request
+        client.get("/nothing")
+        WATCHING.append([])
+        try:
+            for trick in tricks:
+                answer = client.post(CHAT, json=question(image=trick))
+                assert (answer.status_code, answer.json()["error"]["type"]) == (
+                    400,
+                    "invalid_request_error",
+                ), trick
+                assert not LEAK.search(f"{answer.text}{answer.headers}"), trick
+            for place in places:
+                found = client.get(place)
+                assert (found.status_code, found.json()["error"]["type"]) == (404, "invalid_request_error"), (
+                    place
+                )
+                assert not LEAK.search(f"{found.text}{found.headers}"), place
+            return WATCHING[-1]
+        finally:
+            WATCHING.pop()
+
+
+def test_no_trick_makes_the_server_fetch_or_open(open_server: Running) -> None:
+    """No name is looked up, no connection made, no file opened, nothing of the machine told."""
+    assert len(set(TRICKS)) >= 80
+    assert len(set(PLACES)) >= 30
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        there.settimeout(0.2)
+        port = there.getsockname()[1]
+        tricks = [trick.format(f"127.0.0.1:{port}", port) for trick in TRICKS]
+        assert asked_of(open_server, tricks, PLACES) == []
+        with pytest.raises(TimeoutError):
+            there.accept()
+
+
+def test_the_watch_sees_what_is_opened_and_reached(open_server: Running) -> None:
+    """A control: the anonymous file of a real image, and what a thread of this test does."""
+    watch()
+    WATCHING.append([])
+    try:
+        with open_server.client() as client:
+            assert client.post(CHAT, json=question()).status_code == 200
+        thread = threading.Thread(
+            target=lambda: (Path(os.devnull).read_bytes(), socket.getaddrinfo("localhost", 1))
+        )
+        thread.start()
+        thread.join()
+    finally:
+        seen = WATCHING.pop()
+    assert {event for event, _ in seen} == {"open", "socket.getaddrinfo"}
+    assert [what for event, what in seen if event == "open" and "proc/self/fd" in what]

@@ -117,17 +117,24 @@ def run(
     runs: Runs = Path("runs"),
     processes: Annotated[int, typer.Option(min=1, help="so many processes train together")] = 1,
     shard: Annotated[
-        str, typer.Option(metavar="ddp|fsdp2|zero2|zero3", help="how they divide the model")
-    ] = "ddp",
+        str,
+        typer.Option(metavar="ddp|fsdp2|zero2|zero3", help="how they divide the model; ddp where not said"),
+    ] = "",
 ) -> None:
     """Run a recipe's stages that are not up to date; an interrupted stage goes on where it stopped."""
     from .. import recipe as recipes
-    from ..stages import execute
+    from ..stages import execute, torchrun
     from ..stages.launch import Spread
 
+    outer = torchrun.called()
+    if outer is not None and outer.rank:
+        return  # the first one starts all that train
+    if outer is not None:
+        torchrun.forget()
+        processes, shard = outer.count, shard or outer.shard
     checked = recipes.load(recipe, overrides or [])
     wanted = [name.strip() for name in only.split(",") if name.strip()]
-    spread = Spread(processes, shard) if processes > 1 else None
+    spread = Spread(processes, shard or "ddp") if processes > 1 else None
     folders = execute(checked, runs, only=wanted, spread=spread)
     for name, section in checked.stages.items():
         page = folders[name] / "report.html"
@@ -191,12 +198,18 @@ def evaluate(
     as_json: Json = False,
     runs: Runs = Path("runs"),
     limit: Annotated[int | None, typer.Option(min=1, help="at most so many samples")] = None,
+    backend: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|transformers|onnx|URL", help="who answers; MODEL is then its name at that address"
+        ),
+    ] = "auto",
 ) -> None:
     """Measure a saved model on other data: all of it is test data, none is trained on."""
     from .listing import shown
     from .measure import measure
 
-    folder = measure(model, data, reader, reader_options or [], runs=runs, limit=limit)
+    folder = measure(model, data, reader, reader_options or [], runs=runs, limit=limit, backend=backend)
     print(shown(folder, as_json=as_json, paired=False))
     page = folder / "report.html"
     if page.is_file():

@@ -17,29 +17,56 @@ METRICS = ("vqa", "bleu", "rouge")
 
 
 def measure(
-    model: str, data: str, reader: str, options: Sequence[str], *, runs: Path, limit: int | None
+    model: str,
+    data: str,
+    reader: str,
+    options: Sequence[str],
+    *,
+    runs: Path,
+    limit: int | None,
+    backend: str = "auto",
 ) -> Path:
     """Prepare the data, evaluate the model, and return the evaluation's folder.
 
     Progress goes to standard error, so that standard output stays free for the result.
 
     Args:
-        model: a trained stage's folder.
+        model: a trained stage's folder, an export, or a base model's folder; with an address its name there.
         data: folder of raw files; `-` for none.
         reader: a reader's name.
         options: the reader's options as `key=value`.
         runs: the folder of all runs.
         limit: at most so many samples.
+        backend: `auto`, `transformers`, `onnx`, or the address of an OpenAI-compatible server.
 
     Raises:
-        ModelError: no finished stage in the model's folder.
-        RecipeError: unknown reader or options.
+        ModelError: nothing in the model's folder that can be asked, or no such server.
+        RecipeError: unknown reader or options, or a backend that does not open the model.
     """
-    made = recipe_of(model, data, reader, parse(options), limit)
+    given = parse(options)
+    if backend not in ("auto", "transformers") or not _is_trained(Path(model)):
+        model = str(_served(model, backend, runs))
+    made = recipe_of(model, data, reader, given, limit)
     from ..stages import execute
 
     with contextlib.redirect_stdout(sys.stderr):
         return execute(made, runs)["evaluate"]
+
+
+def _is_trained(place: Path) -> bool:
+    """Whether a folder may be a trained stage's: it is neither an export nor a base model's."""
+    others = (place / "config.json", place / "generate.json", place / "export" / "export.json")
+    return not any(path.is_file() for path in others)
+
+
+def _served(model: str, backend: str, root: Path) -> Path:
+    """A folder that stands for a model that no stage trained."""
+    from ..stages import served
+
+    far = backend.startswith(("http://", "https://"))
+    found = served.of_address(backend, model) if far else served.of_folder(Path(model), backend)
+    label = re.sub(r"[^A-Za-z0-9_.-]", "-", found.model)
+    return served.write(root / f"served-{runs.digest(found.place, found.model)[:8]}" / label, found)
 
 
 def recipe_of(model: str, data: str, reader: str, options: dict[str, Any], limit: int | None) -> Recipe:

@@ -45,6 +45,9 @@ def write(bundle: Bundle, to: Path, ends: Collection[int]) -> None:
         "ends": sorted(ends),
         "never": never(bundle),
         "prompt": prompt(bundle),
+        "longest": int(
+            getattr(bundle.family.language(bundle.model).config, "max_position_embeddings", 0) or 0
+        ),
         "cache": {"layers": layers, "heads": heads, "size": size},
         "system": bundle.system,
         "prior": bundle.prior,

@@ -55,6 +55,8 @@ class Graphs(nn.Module):
         self.words = Words(words, told["hidden"])
         for part in ("vision", "connector", "language"):
             self.add_module(part, nn.Linear(1, 1))
+        language: Any = self.get_submodule("language")
+        language.config = SimpleNamespace(max_position_embeddings=told.get("longest", 0))
         hashed = bytes.fromhex(
             runs.hash_file(place / told["graphs"][0])
         )  # names the tower in keys of features

@@ -22,6 +22,8 @@ OPEN = 12
 """Cases that are in the page from the start, and that one more press shows."""
 LONGEST = 4000
 """Characters of an answer that are shown."""
+SCROLLS, LINES = 60, 5
+"""Characters and line breaks from which on a text may be higher than its box, of 7 lines and perhaps narrow."""
 STATES = ("errors", "fixed", "broken")
 DIGITS = "0123456789"
 
@@ -51,9 +53,14 @@ def picture(card: Card, image: str, data: bytes) -> Html:
 
 
 def said(text: object) -> Html:
-    """What somebody said, isolated from the text around it, and cut where it is endless."""
+    """What somebody said, isolated from the text around it, and cut where it is endless.
+
+    What may be long enough to scroll takes the focus, so that it can be scrolled by keyboard.
+    """
     whole = str(text)
-    return el("bdi", whole if len(whole) <= LONGEST else f"{whole[:LONGEST]} …", class_="said")
+    scrolls = 0 if len(whole) > SCROLLS or whole.count("\n") > LINES else None
+    shown = whole if len(whole) <= LONGEST else f"{whole[:LONGEST]} …"
+    return el("bdi", shown, class_="said", tabindex=scrolls)
 
 
 def mark(right: bool | None) -> Html | None:

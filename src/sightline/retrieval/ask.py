@@ -59,15 +59,24 @@ class Library:
             return index.embeddings
         return embed.pictures(self.encoders[encoder], index.root, self.features)(index.studies)
 
-    def find(self, samples: Sequence[Sample], root: Path, k: int) -> list[Found]:
-        """The k best reports of other patients for each sample; none for a sample without images."""
-        names = self._names(samples, root)
+    def find(
+        self, samples: Sequence[Sample], root: Path, k: int, held: Mapping[str, np.ndarray] | None = None
+    ) -> list[Found]:
+        """The k best reports of other patients for each sample; none for a sample without images.
+
+        Args:
+            samples: who asks.
+            root: data root of their images.
+            k: at least 1.
+            held: pixels [H, W, 3] by path, of images that are in no file.
+        """
+        names = self._names(samples, root, held)
         found = {s.id: Found(sample=s) for s in samples}
         for name, index in self.indexes.items():
             part = [s for s in samples if names.get(s.id) == name]
             if not part:
                 continue
-            look = embed.pictures(self.encoders[index.encoder], root, self.features)
+            look = embed.pictures(self.encoders[index.encoder], root, self.features, held)
             askers = [Asker(patient=s.patient, pictures=tuple(r.sha256 for r in s.images)) for s in part]
             hits = search(index.store, look([s.images for s in part]), askers, k)
             reports = iter(index.store.reports([h.row for each in hits for h in each]))
@@ -78,13 +87,15 @@ class Library:
                 )  # fmt: skip
         return list(found.values())
 
-    def _names(self, samples: Sequence[Sample], root: Path) -> dict[str, str]:
+    def _names(
+        self, samples: Sequence[Sample], root: Path, held: Mapping[str, np.ndarray] | None
+    ) -> dict[str, str]:
         """The index of each sample that has images."""
         seen = [s for s in samples if s.images]
         if self.router is None or not seen:
             return {s.id: next(iter(self.indexes)) for s in seen}
         first = next(iter(self.indexes.values()))
-        look = embed.pictures(self.encoders[first.encoder], root, self.features)
+        look = embed.pictures(self.encoders[first.encoder], root, self.features, held)
         return dict(zip((s.id for s in seen), self.router(look([s.images for s in seen])), strict=True))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,9 @@ def texts(encoder: DualEncoder, said: Sequence[str]) -> np.ndarray:
     return made
 
 
-def pictures(encoder: DualEncoder, root: Path, folder: Path | None) -> Pictures:
+def pictures(
+    encoder: DualEncoder, root: Path, folder: Path | None, held: Mapping[str, np.ndarray] | None = None
+) -> Pictures:
     """What embeds studies: lists of images to unit embeddings, float32 [n, width].
 
     A study is the mean of its images' embeddings, scaled to length 1; earlier studies' images are left out, unless
@@ -39,8 +41,9 @@ def pictures(encoder: DualEncoder, root: Path, folder: Path | None) -> Pictures:
         encoder: a frozen one.
         root: data root of the images.
         folder: where features of the tower are kept; None keeps nothing.
+        held: pixels [H, W, 3] by path, of images that are in no file; only where nothing is kept.
     """
-    look = Passing(encoder, root) if folder is None else Features(encoder, root, folder)
+    look = Passing(encoder, root, held=held or {}) if folder is None else Features(encoder, root, folder)
     known: dict[tuple[str, ...], np.ndarray] = {}
 
     def embed(studies: Sequence[Sequence[ImageRef]]) -> np.ndarray:

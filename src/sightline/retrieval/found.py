@@ -83,6 +83,34 @@ class Found:
         return lines
 
 
+@dataclass(frozen=True, kw_only=True)
+class Similar:
+    """A report that was found.
+
+    Args:
+        id: of the sample that it comes from.
+        similarity: cosine of its embedding and the image's.
+        text: the report.
+        behind: how many reports say the same, itself included.
+        shown: whether it stands in the prompt.
+    """
+
+    id: str
+    similarity: float
+    text: str
+    behind: int
+    shown: bool
+
+
+def listed(found: Found) -> tuple[Similar, ...]:
+    """What was found, the most similar first, shown or not."""
+    each = zip(found.reports, found.similarities, found.behind, strict=True)
+    return tuple(
+        Similar(id=r.id, similarity=s, text=r.text, behind=b, shown=i < found.kept)
+        for i, (r, s, b) in enumerate(each)
+    )
+
+
 def _turns(sample: Sample) -> int:
     return sum(m.role == "assistant" for m in sample.messages)
 

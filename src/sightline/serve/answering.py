@@ -14,10 +14,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from .backend import Backend, End, Failed, Piece, Question, Refused, Ticket
+from .beside import Beside, Model
 from .door import Door
 from .gate import about, problem
 from .limits import Limits
 from .meter import Meter
+from .reports import look_up, shown, written
 from .sure import Held, judged
 from .trail import Trail
 from .wire import Ask, Reply, question
@@ -36,6 +38,10 @@ class Counter:
         meter: counts those who left.
         held: the threshold of confidence, if there is one.
         trail: the audit log, if there is one.
+        beside: another model, and reports of similar images, if there are any.
+
+    Raises:
+        RecipeError: two models have one name.
     """
 
     backend: Backend
@@ -44,28 +50,38 @@ class Counter:
     meter: Meter
     held: Held | None = None
     trail: Trail | None = None
+    beside: Beside = field(default_factory=Beside)
     decoding: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def answer(self, ask: Ask, request: Request) -> Response:
-        """Answer a request, in one piece or as a stream.
+    def __post_init__(self) -> None:
+        self.models = self.beside.models(self.backend, self.held)
+
+    def asked(self, name: str) -> Model:
+        """The model of this name.
 
         Raises:
-            Refused: it cannot be answered, or not now.
+            Refused: none is called so.
         """
-        if ask.model != self.backend.identity.name:
+        if name not in self.models:
             raise Refused(
                 404, "model_not_found", "this server answers under another model's name", field="model"
             )
-        visit = Visit(self, ask, request.state.name, request.scope["state"])
-        self.door.enter(visit.name)
-        try:
-            await visit.begin()
-        except BaseException:
-            visit.leave("refused")
-            raise
-        if ask.stream:
-            return Stream(visit)
-        return await _unless_gone(visit.whole(), request.receive, visit)
+        return self.models[name]
+
+    async def answer(self, ask: Ask, request: Request) -> Response:
+        """What answers a request when it is called, in one piece or as a stream.
+
+        Nothing is decoded here, so that whatever was made of the body on its way ends with the caller.
+
+        Raises:
+            Refused: it cannot be answered.
+        """
+        model = self.asked(ask.model)
+        if ask.sightline.reports and self.beside.finder is None:
+            raise Refused(400, "no_reports", "this server has no reports to show", field="sightline.reports")
+        request.scope["state"]["model"] = model.backend.identity.sha256 or "unknown"
+        visit = Visit(self, model, ask, request.state.name, request.scope["state"])
+        return Stream(visit) if ask.stream else Whole(visit)
 
 
 class Visit:
@@ -73,27 +89,48 @@ class Visit:
 
     Args:
         counter: where it was taken.
+        model: which answers.
         ask: what it says.
         name: of the request.
         state: of its scope; `told` in it goes to the request log.
     """
 
-    def __init__(self, counter: Counter, ask: Ask, name: str, state: dict[str, Any]) -> None:
-        self.counter, self.ask, self.name, self.state = counter, ask, name, state
+    def __init__(self, counter: Counter, model: Model, ask: Ask, name: str, state: dict[str, Any]) -> None:
+        self.counter, self.model, self.ask, self.name, self.state = counter, model, ask, name, state
+        self.reports: list[dict[str, Any]] | None = None
         self.ticket: Ticket | None = None
         self.said: list[Piece] = []
         self.end: End | None = None
         self.left = False
 
     async def begin(self) -> None:
-        """Decode the images, one request at a time, and hand the question to the backend."""
-        counter = self.counter
-        async with counter.decoding:
-            asked = await asyncio.to_thread(question, self.ask, self.name, counter.limits)
-            self.images = [picture.sha256 for picture in asked.pictures]
-            self.ticket = await counter.backend.ask(asked)
-        self.question: Question = replace(asked, pictures=())  # pixels are large, and no longer needed
-        self.reply = Reply(self.ask, self.question, counter.backend.identity, int(time.time()))
+        """Decode the images, one request at a time, and hand the question to the backend.
+
+        Raises:
+            Refused: it cannot be answered.
+        """
+        async with self.counter.decoding:
+            await _to_its_end(self._begin())
+        self.state["free"]()  # of the body, nothing is held any more
+
+    async def _begin(self) -> None:
+        asked = await asyncio.to_thread(question, self.ask, self.name, self.counter.limits)
+        self.ask = self.ask.model_copy(update={"messages": []})  # images as text are large
+        self.images = [picture.sha256 for picture in asked.pictures]
+        self.question: Question = replace(asked, pictures=())  # pixels are larger still
+        self.reply = Reply(self.ask, self.question, self.model.backend.identity, int(time.time()))
+        self.ticket = await self.model.backend.ask(await asyncio.to_thread(self._read, asked))
+
+    def _read(self, asked: Question) -> Question:
+        """The question as the model reads it: with the reports that were found, where it was taught so."""
+        finder, template, own = self.counter.beside.finder, self.model.template, self.ask.sightline
+        if finder is None:
+            return asked
+        references: tuple[str, ...] = ()
+        if own.reports is not False:
+            found = look_up(finder, asked)
+            self.reports, references = shown(found, template is not None), found.texts
+        return asked if template is None else written(asked, references, template, own.kind)
 
     async def pieces(self) -> AsyncIterator[Piece]:
         """The answer's pieces; `end` is known behind the last one."""
@@ -106,7 +143,12 @@ class Visit:
                 yield told
 
     async def whole(self) -> Response:
-        """The answer in one piece."""
+        """The answer in one piece.
+
+        Raises:
+            Refused: it cannot be answered, or not now.
+        """
+        await self.begin()
         try:
             async for _ in self.pieces():
                 pass
@@ -117,12 +159,12 @@ class Visit:
 
     def own(self, end: End) -> dict[str, Any]:
         """What Sightline says of an answer: notice, model, how sure it is, and what it was shown."""
-        held = (
-            self.counter.held if self.question.sight == "clean" and self.question.temperature == 0 else None
-        )
+        held = self.model.held if self.question.sight == "clean" and self.question.temperature == 0 else None
+        found = {} if self.reports is None else {"reports": self.reports}
         return {
-            **about(self.counter.backend.identity), "sure": judged(end, held), "choices": dict(end.choices),
+            **about(self.model.backend.identity), "sure": judged(end, held), "choices": dict(end.choices),
             "image": self.question.sight, "seed": self.question.seed, "temperature": self.question.temperature,
+            **found,
         }  # fmt: skip
 
     def leave(self, how: str) -> None:
@@ -144,11 +186,25 @@ class Visit:
         """A visit as it stands in the audit log: texts and images as salted hashes."""
         last = "".join(p for p in self.question.messages[-1].parts if isinstance(p, str))
         return {
-            "request": self.name, "model": self.counter.backend.identity.sha256,
+            "request": self.name, "model": self.model.backend.identity.sha256,
             "images": [trail.salted(sha256) for sha256 in self.images], "shown": self.question.sight,
             "question": trail.salted(last), "answer": trail.salted("".join(p.text for p in self.said)),
             "temperature": self.question.temperature, "seed": self.question.seed, "limit": self.question.limit,
+            **({"reports": [trail.salted(each["text"]) for each in self.reports]} if self.reports else {}),
         }  # fmt: skip
+
+
+class Whole(Response):
+    """An answer in one piece."""
+
+    def __init__(self, visit: Visit) -> None:
+        super().__init__()
+        self.visit = visit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Wait for the answer and send it, unless nobody waits any more."""
+        made = await _unless_gone(self.visit.whole(), receive, self.visit)
+        await made(scope, receive, send)
 
 
 class Stream(Response):
@@ -160,14 +216,19 @@ class Stream(Response):
         super().__init__()
         del self.headers["content-length"]
         self.headers["x-accel-buffering"] = "no"
-        self.visit = visit
+        self.visit, self.begun, self.last = visit, False, b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer until it ends or nobody listens."""
-        await _unless_gone(self._write(send), receive, self.visit)
+        made = await _unless_gone(self._write(send), receive, self.visit)
+        if not self.begun:
+            await made(scope, receive, send)
+        elif self.last:  # whoever reads it finds the place free that they had
+            await send({"type": "http.response.body", "body": self.last, "more_body": False})
 
     async def _write(self, send: Send) -> Response:
-        headers = [(k, v) for k, v in self.raw_headers]
+        await self.visit.begin()
+        headers, self.begun = [(k, v) for k, v in self.raw_headers], True
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         visit, first = self.visit, True
         try:
@@ -178,10 +239,10 @@ class Stream(Response):
             assert visit.end is not None, "an answer that did not fail has an end"
             for event in visit.reply.last(visit.end, visit.own(visit.end)):
                 await _event(send, event)
-            await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
+            self.last = b"data: [DONE]\n\n"
         except Failed as error:
-            body = problem(Refused(502, "failed", error.what), visit.counter.backend.identity)
-            await send({"type": "http.response.body", "body": b"data: " + body + b"\n\n", "more_body": False})
+            body = problem(Refused(502, "failed", error.what), visit.model.backend.identity)
+            self.last = b"data: " + body + b"\n\n"
         return self
 
 
@@ -193,7 +254,16 @@ async def _event(send: Send, value: Mapping[str, Any]) -> None:
 async def _unless_gone(
     work: Any, receive: Receive, visit: Visit, left: Callable[[Receive], Any] | None = None
 ) -> Response:
-    """Do the work unless whoever asked goes away first; in any case the visit's place is free afterwards."""
+    """Do the work unless whoever asked goes away first; in any case the visit's place is free afterwards.
+
+    Raises:
+        Refused: all places are taken, or what the work raises.
+    """
+    try:
+        visit.counter.door.enter(visit.name)
+    except Refused:
+        work.close()
+        raise
     doing = asyncio.ensure_future(work)
     watching = asyncio.ensure_future((left or _left)(receive))
     how = "cancelled"
@@ -201,15 +271,27 @@ async def _unless_gone(
         await asyncio.wait({doing, watching}, return_when=asyncio.FIRST_COMPLETED)
         if not doing.done():
             return Response(status_code=GONE)
-        how = "failed"
+        how = "refused" if visit.ticket is None else "failed"
         made: Response = doing.result()
         how = "answered" if visit.end is not None else "failed"
         return made
     finally:
         doing.cancel()
         watching.cancel()
-        await asyncio.gather(doing, watching, return_exceptions=True)
-        visit.leave(how)
+        try:
+            await asyncio.gather(doing, watching, return_exceptions=True)
+        finally:  # a server that stops cancels what it has cancelled
+            visit.leave(how)
+
+
+async def _to_its_end(work: Any) -> None:
+    """Wait for work that is cancelled by nobody: a thread that decodes goes on, and the next must wait for it."""
+    doing = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        await asyncio.gather(doing, return_exceptions=True)
+        raise
 
 
 async def _left(receive: Receive) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from typing import Any
@@ -13,16 +14,18 @@ from urllib.parse import parse_qs
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from .. import NOTICE, __version__
 from . import meter
 from .answering import Counter
-from .backend import Refused
+from .backend import Identity, Refused
 from .files import HTML, TYPES, UTF8, page
-from .gate import ANSWERS, MISTAKE, Gate, Log, about, refusal
+from .gate import ANSWERS, MISTAKE, VOLUMES, Gate, Log, about, refusal
 from .token import COOKIE, Guard
+from .volumes import BODY, PLACES, Room, Voxels, shrunk
 from .wire import Ask
 
 FORMS = 4096  # bytes of a sign-in form that are looked at
@@ -52,20 +55,39 @@ def gated(
     )  # fmt: skip
 
 
+class Forgetful(APIRoute):
+    """A route whose request, which keeps the body that was read of it, ends before the answer is waited for."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler, with a request of its own."""
+        plain = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            return await plain(Request(request.scope, request.receive))
+
+        return handle
+
+
 def _app(counter: Counter, guard: Guard, about_page: Mapping[str, Any]) -> ASGIApp:
     """The routes behind the gate."""
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        await counter.backend.open()
+        backends = [model.backend for model in counter.models.values()]
+        for backend in backends:
+            await backend.open()
         yield
         counter.door.closed = True
-        await counter.backend.close()
+        for backend in backends:
+            await backend.close()
 
     app = FastAPI(
-        title="Sightline", version=__version__, description=NOTICE, lifespan=life, docs_url=None, redoc_url=None
+        title="Sightline", version=__version__, description=NOTICE, lifespan=life, docs_url=None, redoc_url=None,
+        redirect_slashes=False,
     )  # fmt: skip
+    app.router.route_class = Forgetful
     _add_api(app, counter)
+    _add_volumes(app, counter)
     _add_state(app, counter)
     _add_page(app, counter, guard, about_page)
     _add_refusals(app, counter)
@@ -74,14 +96,14 @@ def _app(counter: Counter, guard: Guard, about_page: Mapping[str, Any]) -> ASGIA
 
 def _add_api(app: FastAPI, counter: Counter) -> None:
     """What OpenAI's clients ask for."""
-    identity, started = counter.backend.identity, int(time.time())
+    started = int(time.time())
 
     @app.post(ANSWERS, responses=_responses(400, 404, 408, 413, 415, 422, 429, 502, 503))
     async def chat(ask: Ask, request: Request) -> Any:
         """Answer a conversation about images, in one piece or as server-sent events."""
         return await counter.answer(ask, request)
 
-    def card() -> dict[str, Any]:
+    def card(identity: Identity) -> dict[str, Any]:
         return {
             "id": identity.name, "object": "model", "created": started, "owned_by": "sightline",
             "sightline": {**about(identity), **identity.facts},
@@ -89,17 +111,31 @@ def _add_api(app: FastAPI, counter: Counter) -> None:
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        """The one model that is served."""
-        return {"object": "list", "data": [card()]}
+        """What is served: the model, and the one that it is compared with."""
+        cards = [card(model.backend.identity) for model in counter.models.values()]
+        return {"object": "list", "data": cards}
 
     @app.get("/v1/models/{name:path}", responses=_responses(404))
     async def model(name: str) -> dict[str, Any]:
-        """The same by its name."""
-        if name != identity.name:
-            raise Refused(
-                404, "model_not_found", "this server answers under another model's name", field="model"
-            )
-        return card()
+        """One of them by its name."""
+        return card(counter.asked(name).backend.identity)
+
+
+def _add_volumes(app: FastAPI, counter: Counter) -> None:
+    """What shows slices of a volume, of which one is then sent as an image."""
+    limits, room = counter.limits, Room(PLACES)
+
+    @app.post(
+        VOLUMES, response_class=Voxels, status_code=200, openapi_extra=BODY,
+        responses=_responses(400, 408, 413, 415, 429),
+    )  # fmt: skip
+    async def volume(request: Request) -> Response:
+        """The voxels of a NIfTI file as bytes, turned so that a page can draw slices; nothing of it is kept."""
+        data = await request.body()
+        with room.taken() as leave:
+            async with counter.decoding:
+                made = await asyncio.to_thread(shrunk, data, limits)
+            return Voxels(made, leave)
 
 
 def _add_state(app: FastAPI, counter: Counter) -> None:
@@ -116,9 +152,10 @@ def _add_state(app: FastAPI, counter: Counter) -> None:
         """Figures for Prometheus."""
         door = counter.door
         gauges = {"inside": len(door.inside), "room": door.room, "turned_away_total": door.turned}
-        return PlainTextResponse(
-            counter.meter.text(gauges | dict(counter.backend.state())), media_type=meter.TYPE
-        )
+        states = dict(counter.backend.state())
+        if counter.beside.before is not None:
+            states |= {f"before_{k}": v for k, v in counter.beside.before.backend.state().items()}
+        return PlainTextResponse(counter.meter.text(gauges | states), media_type=meter.TYPE)
 
 
 def _add_page(app: FastAPI, counter: Counter, guard: Guard, more: Mapping[str, Any]) -> None:
@@ -137,9 +174,11 @@ def _add_page(app: FastAPI, counter: Counter, guard: Guard, more: Mapping[str, A
         bounds = {
             "pixels": limits.pixels,
             "bytes": limits.body * 3 // 4 - 4096,
+            "volume": limits.body,
             "characters": limits.characters,
         }
-        return {**about(identity), "model": identity.name, "held": held, "limits": bounds, **more}
+        own = {"model": identity.name, "held": held, "limits": bounds, **counter.beside.told()}
+        return {**about(identity), **own, **more}
 
     @app.get("/page/{name}", include_in_schema=False)
     async def file(name: str) -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.types import Message, Receive
@@ -14,13 +14,14 @@ from .limits import Limits
 
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
+BYTES = "application/octet-stream"
 WORDS = 100_000  # strings and brackets of a JSON text; a conversation has a few hundred
 # A string, which the end of the text may cut off, or a bracket: each is taken in one go, so the time is linear.
 STRUCTURE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
 class Bodies:
-    """Reads bodies, and knows how much of them is being held. One event loop uses it.
+    """Reads bodies, and knows how much of them is held: until their texts are gone. One event loop uses it.
 
     Args:
         limits: of the server.
@@ -30,14 +31,14 @@ class Bodies:
         self.limits, self.held = limits, 0
 
     async def read(self, headers: Mapping[str, str], receive: Receive) -> bytes:
-        """The whole body.
+        """The whole body; it counts as held until what `freeing` makes for it is called.
 
         Raises:
             Refused: larger than the limit (413), too slow (408), or too much is being received just now (429).
         """
         wanted = self._announced(headers)
         parts: list[bytes] = []
-        size = 0
+        size, whole = 0, False
         try:
             async with asyncio.timeout(self.limits.seconds):
                 while True:
@@ -49,13 +50,25 @@ class Bodies:
                     self._check(max(size, wanted))
                     parts.append(part)
                     if not message.get("more_body", False):
+                        whole = True
                         return b"".join(parts)
         except TimeoutError:
             raise Refused(
                 408, "too_slow", f"the request did not arrive within {self.limits.seconds:g} s"
             ) from None
         finally:
-            self.held -= size
+            if not whole:
+                self.held -= size
+
+    def freeing(self, size: int) -> Callable[[], None]:
+        """What is called when a body of this size is held no longer; only its first call counts."""
+        left = [size]
+
+        def free() -> None:
+            if left:
+                self.held -= left.pop()
+
+        return free
 
     def _announced(self, headers: Mapping[str, str]) -> int:
         """The size that the request announces, if it does."""

@@ -9,6 +9,7 @@ from collections import deque
 from .backend import Refused
 
 LONGEST = 60
+STOPPING = "the server is stopping"
 
 
 class Door:
@@ -33,7 +34,7 @@ class Door:
             Refused: 429 where all places are taken, 503 where the server is stopping; both with a time to come again.
         """
         if self.closed:
-            raise Refused(503, "stopping", "the server is stopping", after=LONGEST)
+            raise Refused(503, "stopping", STOPPING, after=LONGEST)
         if len(self.inside) >= self.room:
             self.turned += 1
             raise Refused(429, "busy", "all places are taken; come again later", after=self.after())

@@ -8,7 +8,8 @@ from importlib import resources
 UTF8 = "; charset=utf-8"
 TYPES = {
     "page.css": "text/css", "page.js": "text/javascript", "viewer.js": "text/javascript",
-    "stream.js": "text/javascript", "words.js": "text/javascript",
+    "stream.js": "text/javascript", "words.js": "text/javascript", "parts.js": "text/javascript",
+    "answers.js": "text/javascript", "volume.js": "text/javascript",
 }  # fmt: skip
 HTML = f"text/html{UTF8}"
 

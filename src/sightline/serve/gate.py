@@ -5,6 +5,7 @@ It is plain ASGI and outermost, so nothing behind it, not even a fault of its ow
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 import time
@@ -18,14 +19,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import NOTICE, __version__
 from .backend import Identity, Refused
-from .body import FORM, JSON, Bodies, check_depth, check_kind
-from .door import Door
+from .body import BYTES, FORM, JSON, Bodies, check_depth, check_kind
+from .door import LONGEST, STOPPING, Door
 from .files import HTML, page
 from .limits import Limits
 from .meter import Meter
 from .token import Guard
 
 ANSWERS = "/v1/chat/completions"
+VOLUMES = "/v1/volumes"
 OPEN = {("GET", "/health"), ("HEAD", "/health"), ("POST", "/login")}
 MISTAKE = "the server made a mistake; what kind stands in its log"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -83,7 +85,7 @@ class Gate:
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         start, name, status, fault = time.monotonic(), secrets.token_hex(8), 0, ""
-        scope["state"] = {**scope.get("state", {}), "name": name}
+        scope["state"] = {**scope.get("state", {}), "name": name, "free": lambda: None}
 
         async def answered(message: Message) -> None:
             nonlocal status
@@ -91,12 +93,13 @@ class Gate:
                 status, scope["state"]["begun"] = message["status"], True
                 known = [(k, v) for k, v in message.get("headers", []) if k.decode() not in self.always]
                 own = {**self.always, "sightline-request": name}
+                if scope["state"].get("model"):  # one of several models
+                    own["sightline-model"] = scope["state"]["model"]
                 message = {**message, "headers": known + [(k.encode(), v.encode()) for k, v in own.items()]}
             await send(message)
 
         try:
-            body = await self._checked(scope, receive)
-            await self.app(scope, _again(body, receive), answered)
+            await self.app(scope, _again([await self._checked(scope, receive)], receive), answered)
         except Refused as refused:
             fault = refused.reason
             await self._answer(refused, scope, receive, answered)
@@ -105,7 +108,11 @@ class Gate:
         ) as error:  # its text may hold anything, so only its kind is told, and only in the log
             fault = type(error).__name__
             await self._answer(Refused(500, "fault", MISTAKE), scope, receive, answered)
+        except asyncio.CancelledError:  # the server waits no longer; this task has nothing more to do
+            fault = "stopping"
+            await self._answer(Refused(503, fault, STOPPING, after=LONGEST), scope, receive, answered)
         finally:
+            scope["state"]["free"]()
             spent = time.monotonic() - start
             route = getattr(scope.get("route"), "path", "unmatched")
             self.meter.note(route, status, spent)
@@ -129,9 +136,10 @@ class Gate:
             return b""
         if scope["path"] == ANSWERS:
             self.door.check()
-        wanted = FORM if scope["path"] == "/login" else JSON
+        wanted = {"/login": FORM, VOLUMES: BYTES}.get(scope["path"], JSON)
         check_kind(headers, wanted)
         body = await self.bodies.read(headers, receive)
+        scope["state"]["free"] = self.bodies.freeing(len(body))
         if wanted == JSON:
             check_depth(body, self.limits.depth)
         return body
@@ -142,16 +150,11 @@ class Gate:
             await refusal(refused, scope, self.identity)(scope, receive, send)
 
 
-def _again(body: bytes, receive: Receive) -> Receive:
-    """A body that was read, given once more; then whatever else comes, which is the end of the connection."""
-    given = False
+def _again(body: list[bytes], receive: Receive) -> Receive:
+    """A body that was read, given once more and then forgotten; behind it comes the end of the connection."""
 
     async def again() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        return {"type": "http.request", "body": body.pop(), "more_body": False} if body else await receive()
 
     return again
 

@@ -18,12 +18,15 @@ class Limits:
         pixels: width x height of an image. At most one image is decoded at a time: this many pixels take 12 bytes
             each.
         side: least width and height.
+        voxels: of a volume at one point of time; its body is limited like any other. One volume is decoded at a time,
+            and takes up to 17 bytes a voxel.
         images: of a conversation.
         messages: of a conversation.
         characters: of all its texts.
         depth: how deep its JSON may be nested.
         answer: tokens of the longest answer.
         usual: tokens of an answer for which nothing is said.
+        temperature: of answers for which nothing is said.
         tries: wrong tokens of one address in a minute.
     """
 
@@ -32,10 +35,12 @@ class Limits:
     seconds: float = 10.0
     pixels: int = 25_000_000
     side: int = 8
+    voxels: int = 256**3
     images: int = 8
     messages: int = 64
     characters: int = 8_000
     depth: int = 16
     answer: int = 1024
     usual: int = 256
+    temperature: float = 0.0
     tries: int = 5

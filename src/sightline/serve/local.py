@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -23,18 +24,40 @@ from .engine import Engine, Job, Prompt, Told
 BLIND = Degrade(kind="black")
 
 
-class Answer:
-    """A job of the engine as a ticket: what its thread tells arrives in the loop that asked."""
+class Post:
+    """Carries what the engine's thread tells into the loop that asked: all that lies there at each call.
 
-    def __init__(self, prompt: Prompt, loop: asyncio.AbstractEventLoop) -> None:
-        self._told: asyncio.Queue[Told] = asyncio.Queue()
-        self._loop = loop
-        self.job = Job(prompt, self._tell)
+    To wake the loop costs both threads a turn of the interpreter, and a step tells as many pieces as it has rows.
 
-    def _tell(self, told: Told) -> None:
+    Args:
+        loop: where the answers are waited for.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop, self._called = loop, False
+        self._told: deque[tuple[asyncio.Queue[Told], Told]] = deque()
+
+    def put(self, where: asyncio.Queue[Told], told: Told) -> None:
         """Called by the engine's thread; a loop that is closed has nobody left who waits."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._told.put_nowait, told)
+        self._told.append((where, told))
+        if not self._called and not self._loop.is_closed():
+            self._called = True
+            self._loop.call_soon_threadsafe(self._carry)
+
+    def _carry(self) -> None:
+        """Called by the loop; what is put from now on calls again, whether it is still seen here or not."""
+        self._called = False
+        while self._told:
+            where, told = self._told.popleft()
+            where.put_nowait(told)
+
+
+class Answer:
+    """A job of the engine as a ticket."""
+
+    def __init__(self, prompt: Prompt, post: Post) -> None:
+        self._told: asyncio.Queue[Told] = asyncio.Queue()
+        self.job = Job(prompt, lambda told: post.put(self._told, told))
 
     async def pieces(self) -> AsyncIterator[Piece | End]:
         """Its pieces, and an `End` last. See `Ticket`."""
@@ -80,6 +103,7 @@ class Local:
 
     async def open(self) -> None:
         """Start the engine."""
+        self.post = Post(asyncio.get_running_loop())
         self.engine.start()
 
     async def ask(self, question: Question) -> Ticket:
@@ -89,7 +113,7 @@ class Local:
             Refused: it does not fit, or the model cannot be asked like this.
         """
         prompt = await asyncio.to_thread(self.prompt, question)
-        made = Answer(prompt, asyncio.get_running_loop())
+        made = Answer(prompt, self.post)
         self.engine.submit(made.job)
         return made
 

@@ -1,4 +1,4 @@
-"""A stage of a run as what is served: its model, name and hash, its threshold, and what it was taught to be asked."""
+"""A model as what is served: its name and hash, its threshold, and what it was taught to be asked."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from typing import Any
 from .. import runs
 from ..data import prepare
 from ..data.turns import exchanges
-from ..errors import DataError
+from ..errors import DataError, ModelError
+from ..export import opened as exports
 from ..inference import REPORT, in_precision
-from ..models import checkpoint
+from ..models import adapter, checkpoint, foreign, quantized
 from ..models.family import Bundle
 from ..settings import Generate
 from . import sure
 from .backend import Identity
+from .sources import WORDS, Source
 
 MOST = 12  # questions that are suggested
 FEWEST = 5  # patients who must have been asked the same: a question of few may tell who they are
@@ -33,12 +35,122 @@ class Opened:
         identity: its name and hash.
         held: the threshold that an evaluation of the same run calibrated for it, if one did.
         about: for the page: `questions` that it was taught, and the text that asks for a `report`.
+        note: what whoever serves it should know.
     """
 
     bundle: Bundle
     identity: Identity
     held: sure.Held | None
     about: Mapping[str, Any]
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class How:
+    """How a model is opened.
+
+    Args:
+        precision: `float32` or `bfloat16`, of connector and language model.
+        load: `4bit` or `8bit` rounds the language model's layers (bitsandbytes); "" does not.
+        adapter: folder of a LoRA adapter that Sightline did not train.
+        threshold: an evaluation's folder or its `abstain.json`; None looks for one in the same run.
+    """
+
+    precision: str = "float32"
+    load: str = ""
+    adapter: Path | None = None
+    threshold: Path | None = None
+
+
+def open_model(source: Source, how: How) -> Opened:
+    """Open whatever can be served in this process.
+
+    A saved model's own adapters are merged before its layers are rounded; one that is given stays beside rounded
+    layers, as PEFT has it, and is merged into others.
+
+    Raises:
+        ModelError: it cannot be opened so, or the adapter is not for it.
+        MissingExtra: bitsandbytes or onnxruntime is not installed.
+        RunError: the evaluation has no threshold for it.
+    """
+    found = None if how.adapter is None else adapter.look(how.adapter)
+    _check(source, how)
+    if source.kind == "stage" and found is None and not how.load:
+        return open_stage(source.folder, precision=how.precision, threshold=how.threshold)
+    bundle = _bundle(source)
+    if how.load:
+        quantized.quantize(bundle, how.load)
+    if found is not None:
+        adapter.add(bundle, found, base=source.name, merge=not quantized.is_rounded(bundle.model))
+    if source.kind != "graphs":
+        in_precision(bundle, Generate.model_validate({"precision": how.precision}))
+    whole = found is None and not how.load  # else it is not the model that the threshold of an export is for
+    held = sure.carried(source.told) if whole and how.threshold is None else None
+    if how.threshold is not None:
+        held = sure.read(how.threshold, source.stage.name)
+    about = _taught(source.folder) if source.kind == "stage" and _is_sealed(source.stage) else {}
+    named = identity(source, how, bundle.family.name)
+    return Opened(bundle=bundle, identity=named, held=held, about=about, note=_note(source, found))
+
+
+def identity(source: Source, how: How, family: str) -> Identity:
+    """What a model is called, and the hash of all its files."""
+    line = checkpoint.fingerprints(source.folder) if source.kind == "stage" else [files(source.folder)]
+    facts: dict[str, Any] = {"family": family, "precision": how.precision}
+    name = source.name
+    if source.told:
+        facts |= {"export": source.told["kind"]}
+    if how.load:
+        facts |= {"load": how.load}
+    if how.adapter is not None:
+        line = [*line, files(how.adapter)]
+        name = f"{name}+{how.adapter.resolve().name}"
+        facts |= {"adapter": how.adapter.resolve().name}
+    return Identity(name=name, sha256=runs.digest(*line), facts=facts)
+
+
+def _note(source: Source, found: adapter.Adapter | None) -> str:
+    """That an adapter, although it fits, names another base: folders may have any name."""
+    if found is None or adapter.is_named(found, source.name):
+        return ""
+    return f"note: the adapter says that it was trained on {found.base}, and it is served on {source.name}"
+
+
+def files(folder: Path) -> str:
+    """One hash of the files in a folder that is no saved model, whatever it is called."""
+    found = [p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".")]
+    return runs.digest(*(f"{p.name}:{runs.hash_file(p)}" for p in found))
+
+
+def _check(source: Source, how: How) -> None:
+    """Refuse what a model of this kind cannot be given.
+
+    Raises:
+        ModelError: graphs take neither, and rounded weights are not rounded again.
+    """
+    asked = [word for word, on in (("--load", how.load), ("--adapter", how.adapter)) if on]
+    rounded = source.told.get("kind") in ("int8", "nf4", "fp8")
+    if source.kind == "graphs" and how.precision != "float32":
+        asked.append(f"--precision {how.precision}")
+    if asked and (source.kind == "graphs" or (rounded and how.load)):
+        what = (
+            WORDS[source.kind] if source.kind == "graphs" else "an export whose weights are rounded already"
+        )
+        raise ModelError(
+            f"{what} is served as it is", where=source.name, found=" ".join(asked),
+            remedy="give the model that was exported, or `--to merged` of it",
+        )  # fmt: skip
+
+
+def _bundle(source: Source) -> Bundle:
+    """The model in float32, or as it was exported."""
+    if source.kind == "stage":
+        return checkpoint.load(source.folder)
+    return foreign.open_folder(source.folder) if source.kind == "base" else exports.load(source.folder)
+
+
+def _is_sealed(stage: Path) -> bool:
+    return (stage / runs.MANIFEST).is_file()
 
 
 def open_stage(model: Path, *, precision: str, threshold: Path | None = None) -> Opened:
@@ -57,7 +169,7 @@ def open_stage(model: Path, *, precision: str, threshold: Path | None = None) ->
     stage = folder.parent if folder.name == "model" else folder
     bundle = checkpoint.load(folder)
     in_precision(bundle, Generate.model_validate({"precision": precision}))
-    sealed = (stage / runs.MANIFEST).is_file()
+    sealed = _is_sealed(stage)
     held = sure.find(stage) if sealed and threshold is None else None
     if threshold is not None:
         held = sure.read(threshold, stage.name)

@@ -38,10 +38,11 @@ def read(url: str, when: str, limits: Limits) -> Picture:
         Refused: another kind of URL or file, damaged, too large or too small. Nothing of the URL is repeated.
     """
     data, kind = _bytes(url)
+    check_dicom(data, FIELD)
     if not data.startswith(MAGIC[kind]):
         raise Refused(400, "image_type", f"the image is not the {kind} that it says it is", field=FIELD)
     try:
-        with _file(data) as path:
+        with in_memory(data) as path:
             _check_size(path, limits)
             pixels = raster.raster(path, max_pixels=limits.pixels)
     except ImageError as error:
@@ -74,8 +75,19 @@ def _check_size(path: Path, limits: Limits) -> None:
         raise Refused(400, "image_too_small", what, field=FIELD)
 
 
+def check_dicom(data: bytes, field: str = "") -> None:
+    """Say of a DICOM file that it is one, instead of that it is damaged: no reader for them is here.
+
+    Raises:
+        Refused: it is.
+    """
+    if data[128:132] == b"DICM":
+        what = "DICOM files are not read here: export the image as PNG, or convert the series to NIfTI"
+        raise Refused(400, "dicom", what, field=field)
+
+
 @contextmanager
-def _file(data: bytes) -> Iterator[Path]:
+def in_memory(data: bytes) -> Iterator[Path]:
     """The bytes as a file that is nowhere on a disk, where the system can do that."""
     if not Path("/proc/self/fd").is_dir():
         with tempfile.TemporaryDirectory() as folder:

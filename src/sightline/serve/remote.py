@@ -22,6 +22,7 @@ from .backend import End, Failed, Identity, Picture, Piece, Question, Reason, Re
 
 TOP = 20  # how many likely first tokens are asked for, to know yes from no
 WAIT = httpx.Timeout(600.0, connect=5.0)
+NOTHING, TOO_MUCH = "did not answer", "refused the question; it may be too long for the model"
 WORDS = {"yes": ("yes",), "no": ("no",)}
 
 
@@ -43,6 +44,7 @@ class Remote:
             raise ModelError(
                 "the other server's address is no URL", found=address, expected="http://HOST:PORT/v1"
             )
+        self.model, self.more = model, dict[str, Any]()
         self.identity = Identity(name=model, facts={"backend": "remote"})
         self.slots = slots
         headers = {"authorization": f"Bearer {token}"} if token else {}
@@ -65,7 +67,8 @@ class Remote:
         if any(picture.when == "prior" for picture in question.pictures):
             raise Refused(400, "prior", "this backend takes current images only", field="messages")
         self.asked += 1
-        return Errand(self, await asyncio.to_thread(_body, question, self.identity.name))
+        body = await asyncio.to_thread(_body, question, self.model)
+        return Errand(self, {**body, **self.more})
 
     def state(self) -> Mapping[str, float]:
         """Questions that were sent, and those that failed."""
@@ -95,7 +98,8 @@ class Errand:
                 self.remote.client.stream("POST", "/chat/completions", json=dict(self.body)) as answer,
             ):
                 if answer.status_code != 200:
-                    raise Failed("the other server did not answer")
+                    refused = answer.status_code == 400
+                    raise Failed(f"the other server {TOO_MUCH if refused else NOTHING}")
                 async for told in _read(answer):
                     yield told
         except (httpx.HTTPError, ValueError, KeyError, TypeError, IndexError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ipaddress
 import json
 import math
@@ -23,6 +24,7 @@ from ..errors import RunError
 from .answering import Counter
 from .app import gated
 from .backend import Backend
+from .beside import Beside
 from .door import Door
 from .gate import LOOPBACK
 from .limits import Limits
@@ -92,7 +94,7 @@ def check(settings: Settings) -> None:
 
 def build(
     backend: Backend, settings: Settings, *, held: Held | None = None, about: Mapping[str, Any] | None = None,
-    trail: Trail | None = None,
+    trail: Trail | None = None, beside: Beside | None = None,
 ) -> ASGIApp:  # fmt: skip
     """The application that a server runs; for tests and for servers of one's own too.
 
@@ -100,10 +102,12 @@ def build(
         RunError: see `check`.
     """
     check(settings)
-    door = Door(backend.slots, settings.queue)
+    company = beside or Beside()
+    slots = sum(model.backend.slots for model in company.models(backend, held).values())
     counter = Counter(
-        backend=backend, limits=settings.limits, door=door, meter=Meter(), held=held, trail=trail
-    )
+        backend=backend, limits=settings.limits, door=Door(slots, settings.queue), meter=Meter(), held=held,
+        trail=trail, beside=company,
+    )  # fmt: skip
     own = [] if settings.host in ("0.0.0.0", "::") else [settings.host.strip("[]")]
     names = [name.lower() for name in (*LOOPBACK, *own, *settings.hosts)]
     guard = Guard(settings.token, settings.limits.tries)
@@ -112,7 +116,7 @@ def build(
 
 def serve(
     backend: Backend, settings: Settings, *, held: Held | None = None, about: Mapping[str, Any] | None = None,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = print, beside: Beside | None = None,
 ) -> None:  # fmt: skip
     """Serve until a signal says stop; answers in the making are finished first, within the grace.
 
@@ -121,10 +125,12 @@ def serve(
     """
     check(settings)
     trail = Trail(settings.audit) if settings.audit else None
-    app = build(backend, settings, held=held, about=about, trail=trail)
+    app = build(backend, settings, held=held, about=about, trail=trail, beside=beside)
     config = configured(app, settings)
     server = Announced(config, lambda port: say(_greeting(backend, settings, port)))
     sys.setswitchinterval(SWITCH)
+    gc.collect()
+    gc.freeze()  # a walk through all that a model's libraries hold would stop everybody for as long as it takes
     try:
         with _signals_kept():
             asyncio.run(_run(server, settings))

@@ -72,6 +72,12 @@ class Own(Section):
     image: Literal["clean", "black"] = Field(
         default="clean", description="`black`: what would be answered if the image could not be seen"
     )
+    reports: bool | None = Field(
+        default=None, description="whether similar reports are found; by default if the server has any"
+    )
+    kind: Literal["question", "report"] = Field(
+        default="question", description="`report`: asks for a report; matters only to a prompt with reports"
+    )
 
 
 class Ask(Section):
@@ -81,7 +87,9 @@ class Ask(Section):
     messages: list[Turn] = Field(min_length=1)
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
-    temperature: float = Field(default=0.0, ge=0.0, le=2.0)
+    temperature: float | None = Field(
+        default=None, ge=0.0, le=2.0, description="0 takes the likeliest token; unless said, the server's own"
+    )
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     stream: bool = False
     stream_options: StreamOptions | None = None
@@ -119,12 +127,13 @@ def question(ask: Ask, name: str, limits: Limits) -> Question:
         messages.append(Message(role=turn.role, parts=tuple(parts)))
     wanted = ask.max_completion_tokens or ask.max_tokens or limits.usual
     seed = secrets.randbelow(SEEDS) if ask.seed is None else ask.seed
+    warm = limits.temperature if ask.temperature is None else ask.temperature
     return Question(
         name=name,
         messages=tuple(messages),
         pictures=tuple(pictures),
         limit=min(wanted, limits.answer),
-        temperature=ask.temperature if ask.temperature >= COLDEST else 0.0,
+        temperature=warm if warm >= COLDEST else 0.0,
         seed=seed,
         top=ask.top_logprobs if ask.logprobs else 0,
         sight=ask.sightline.image,

@@ -21,6 +21,7 @@ from ..models.family import Bundle
 from ..models.features import Features, gridder
 from ..settings import Generate, Template
 from ..types import ImageRef, Sample, View
+from .far import Far
 
 VERSION = 1  # raised whenever the same question would be answered otherwise
 See = Callable[[Sample, int], View]
@@ -90,7 +91,10 @@ class Desk:
 
 
 def answer(
-    desk: Desk, sets: Sequence[Asked], open_model: Callable[[], Bundle], note: Callable[[Asked, int], None]
+    desk: Desk,
+    sets: Sequence[Asked],
+    open_model: Callable[[], Bundle | Far],
+    note: Callable[[Asked, int], None],
 ) -> list[Ledger]:
     """Answer what is not known yet; the model is opened only if there is any such thing.
 
@@ -109,15 +113,22 @@ def answer(
     ]
     if not any(missing):
         return ledgers
-    bundle = open_model()
-    look = Features(bundle, desk.root, desk.home / ".features")
-    in_precision(bundle, desk.generate)
+    ask_set = _asker(desk, open_model())
     for asked, ledger, samples in zip(sets, ledgers, missing, strict=True):
         if samples:
             desk.sign(asked)
-            _ask(desk, bundle, look, ledger, replace(asked, samples=samples))
+            ask_set(replace(asked, samples=samples), ledger)
             note(asked, len(samples))
     return ledgers
+
+
+def _asker(desk: Desk, model: Bundle | Far) -> Callable[[Asked, Ledger], None]:
+    """What answers the samples of a set: a model in this process, or one behind an address."""
+    if isinstance(model, Far):
+        return lambda asked, ledger: model.ask(desk, asked, ledger)
+    look = Features(model, desk.root, desk.home / ".features")
+    in_precision(model, desk.generate)
+    return lambda asked, ledger: _ask(desk, model, look, ledger, asked)
 
 
 def _ask(desk: Desk, bundle: Bundle, look: Features, ledger: Ledger, asked: Asked) -> None:

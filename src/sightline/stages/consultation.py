@@ -16,21 +16,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .. import runs
 from ..data.chat import Chat
-from ..data.prompts import WORDINGS, with_reports
-from ..errors import DataError, ImageError, RecipeError, RunError
+from ..data.prompts import with_reports
+from ..errors import DataError, ImageError
 from ..images import files, suffixes
 from ..inference import REPORT, Answer, ask, items
-from ..models.encoder_checkpoint import load_encoder
 from ..models.family import Bundle
 from ..models.features import gridder
 from ..models.passing import Passing
-from ..retrieval.ask import Library, cut
-from ..retrieval.domain import ABOUT, Router
-from ..retrieval.found import Found
-from ..retrieval.opened import Index
-from ..settings import Choose, Generate, Template
+from ..retrieval.found import Found, Similar, listed
+from ..retrieval.shelf import Shelf
+from ..settings import Generate
 from ..types import ImageRef, Message, Sample, View
 
 NAME = "asked"
@@ -40,25 +36,6 @@ STAND_INS: Mapping[str, Message] = {
     "closed": Message(role="assistant", parts=("Yes",)),
     "report": Message(role="assistant", parts=("?",), topic=REPORT),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Similar:
-    """A report that was found.
-
-    Args:
-        id: of the sample that it comes from.
-        similarity: cosine of its embedding and the image's.
-        text: the report.
-        behind: how many reports say the same, itself included.
-        shown: whether it stands in the prompt.
-    """
-
-    id: str
-    similarity: float
-    text: str
-    behind: int
-    shown: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,54 +62,6 @@ class Reply:
     def to_dict(self) -> dict[str, Any]:
         """The reply for JSON."""
         return {**asdict(self), "choices": dict(self.choices), "reports": [asdict(r) for r in self.reports]}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shelf:
-    """Open indexes, and how their reports are shown.
-
-    Args:
-        library: the indexes with their encoders.
-        choose: how many are shown.
-        template: in what words.
-    """
-
-    library: Library
-    choose: Choose
-    template: Template
-
-    @classmethod
-    def open(cls, folder: Path, *, k: int | None = None, prompt: str | None = None) -> Shelf:
-        """Open what a `retrieve` stage read, shown as it shows them; or one index, its best reports in plain words.
-
-        Args:
-            folder: of a `retrieve` or an `index` stage.
-            k: most reports shown; None leaves it to the stage (5 for an index).
-            prompt: the wording; None leaves it to the stage (`plain` for an index).
-
-        Raises:
-            RunError: no such folder, or an index that was made anew since.
-            RecipeError: no such wording.
-        """
-        folder = folder.resolve()
-        stage = _stage(folder)
-        if stage["stage"] == "index":
-            indexes, choose, template = {"": Index.open(folder)}, Choose(), Template(name="plain")
-        else:
-            indexes, choose, template = _retrieved(folder, stage)
-        choose = choose if k is None else choose.model_copy(update={"k": k})
-        if prompt is not None and prompt not in WORDINGS:
-            raise RecipeError(f"no wording '{prompt}'", expected=", ".join(WORDINGS))
-        if prompt is not None:
-            template = Template.model_validate({**template.model_dump(), "name": prompt})
-        routed = len(indexes) > 1 and (folder / ABOUT).is_file()
-        router = Router.load(folder) if routed else None
-        library = Library(indexes, load_encoder, None, int(stage["seed"]), router)
-        return cls(library=library, choose=choose, template=template)
-
-    def find(self, sample: Sample, root: Path) -> Found:
-        """The reports for a sample, and how many of them are shown."""
-        return cut(self.library.find([sample], root, self.choose.k), self.choose, None)[0]
 
 
 def consult(
@@ -172,7 +101,7 @@ def consult(
         answer=answer.text,
         logp=max(answer.choices.values()) if answer.choices else answer.logp,
         choices=answer.choices,
-        reports=tuple(_similar(found)),
+        reports=listed(found),
         index=found.index,
     )
 
@@ -227,43 +156,3 @@ def _form(place: Path) -> str:
 
 def _see(sample: Sample, i: int) -> View:
     return View(sample.images[i], sample.id)
-
-
-def _similar(found: Found) -> list[Similar]:
-    each = zip(found.reports, found.similarities, found.behind, strict=True)
-    return [
-        Similar(id=r.id, similarity=s, text=r.text, behind=b, shown=i < found.kept)
-        for i, (r, s, b) in enumerate(each)
-    ]
-
-
-def _stage(folder: Path) -> dict[str, Any]:
-    """The manifest of a finished `index` or `retrieve` stage."""
-    place = folder / runs.MANIFEST
-    manifest = runs.read_json(place) if place.is_file() else {}
-    if not isinstance(manifest, dict) or manifest.get("stage") not in ("index", "retrieve"):
-        raise RunError(
-            "no reports can be found in this folder", where=str(folder),
-            found=f"stage {manifest['stage']}" if manifest.get("stage") else "no finished stage",
-            expected="the folder of a `retrieve` or an `index` stage, such as runs/mmed_rag/retrieved",
-        )  # fmt: skip
-    return manifest
-
-
-def _retrieved(folder: Path, stage: Mapping[str, Any]) -> tuple[dict[str, Index], Choose, Template]:
-    """The indexes that a `retrieve` stage read, how many reports it shows, and in what words."""
-    section = stage["section"]
-    named = {"": section["index"]} if isinstance(section["index"], str) else section["index"]
-    for name in named.values():
-        place = folder.parent / name
-        if runs.content(place) != stage["parents"][name]:
-            raise RunError(
-                "an index was made anew since reports were retrieved from it", where=str(place),
-                remedy="run the recipe again, from `retrieve` on",
-            )  # fmt: skip
-    choose = Choose.model_validate(section["choose"])
-    if choose.rule == "calibrated":
-        k = int(runs.read_json(folder / "calibration.json")["k"])
-        choose = choose.model_copy(update={"rule": "top", "k": k})
-    indexes = {domain: Index.open(folder.parent / name) for domain, name in named.items()}
-    return indexes, choose, Template.model_validate(section["prompt"])

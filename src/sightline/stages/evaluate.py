@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from .. import runs
@@ -18,11 +19,10 @@ from ..images.degrade import find
 from ..images.degrade.swapped import partners
 from ..judging import ALONE, OCCLUDED, UNAIDED, Side
 from ..models import checkpoint
-from ..models.family import Bundle
 from ..recipe import Evaluate
 from ..runs import Run
 from ..types import Degrade, Prediction, Sample, View
-from . import attention, kept, occlusion, similarity
+from . import attention, kept, occlusion, served, similarity
 from .answers import Asked, Desk, Read, See, aided, answer, check_reports, key_of, unaided
 from .carried import carry
 from .confidence import thresholds
@@ -101,14 +101,21 @@ def answers(
 
     The model is opened only if some answers are not known yet.
     """
-    place = None if model == "base" else checkpoint.folder_of(run.parents[model])
-    known: dict[str, Any] = base_of(exam, run) if place is None else {"line": checkpoint.fingerprints(place)}
+    there = served.read(run.parents.get(model))
+    if there is not None:
+        served.check(there, exam.section)
+    place = None if model == "base" or there is not None else checkpoint.folder_of(run.parents[model])
+    known: dict[str, Any] = {"line": checkpoint.fingerprints(place)} if place else {}
+    if place is None:
+        known = base_of(exam, run) if there is None else there.known
     sets = [asked(exam, known, image, name) for image in exam.section.images]
     if exam.held:
         clean = asked(replace(exam, samples=list(exam.held)), known, "clean", name)
         sets.append(replace(clean, name=f"{name}, clean images to calibrate on"))
 
-    def open_model() -> Bundle:
+    def open_model() -> Any:
+        if there is not None:
+            return served.open_model(there)
         return checkpoint.load(place) if place else checkpoint.compose(known["model"], known["seed"])
 
     def note(one: Asked, count: int) -> None:
@@ -135,14 +142,17 @@ def answers(
 
 def made_by(exam: Exam, run: Run, model: str, sets: Sequence[Asked]) -> dict[str, Any]:
     """The hashes of a model, and of each of its sets of answers the key and the versions it was made with."""
-    own = model if model != "base" else next(m for m in exam.section.models if m != "base")
-    line = checkpoint.lineage(checkpoint.folder_of(run.parents[own]))
-    first, info = line[0]
     shown = [*exam.section.images, *([HELD] if exam.held else [])]
     told = {
         image: {"key": each.key[:32], "made_with": exam.desk.made_with(each)}
         for image, each in zip(shown, sets, strict=True)
     }
+    there = served.read(run.parents.get(model))
+    if there is not None:
+        return model_of([there.sha256], there.base, Path(there.place) / "chat_template.jinja", told)
+    own = model if model != "base" else trained(exam, run)[0]
+    line = checkpoint.lineage(checkpoint.folder_of(run.parents[own]))
+    first, info = line[0]
     hashes = [] if model == "base" else [checkpoint.fingerprint(place) for place, _ in line]
     template = (first if model == "base" else line[-1][0]) / "chat_template.jinja"
     return model_of(hashes, info["base"], template, told)
@@ -186,10 +196,15 @@ def asked(exam: Exam, model: dict[str, Any], image: str, name: str) -> Asked:
 
 def base_of(exam: Exam, run: Run) -> dict[str, Any]:
     """What the base model of the other models is composed from."""
-    others = [m for m in exam.section.models if m != "base"]
+    others = trained(exam, run)
     if not others:
         raise RunError("`base` alone names no model", remedy="add a trained model whose base is meant")
     return checkpoint.lineage(checkpoint.folder_of(run.parents[others[0]]))[0][1]["base"]
+
+
+def trained(exam: Exam, run: Run) -> list[str]:
+    """The models that stages trained."""
+    return [m for m in exam.section.models if m != "base" and served.read(run.parents[m]) is None]
 
 
 def view_of(image: str, samples: list[Sample], seed: int) -> See:

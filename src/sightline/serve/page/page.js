@@ -1,11 +1,13 @@
-// The page: two images, a question or a report, the answer with how sure it is, and what it would be without the image.
+// The page: two images, a question or a report, the answer with how sure it is and with similar reports, what another
+// model says, and what both say without the image.
+import { Card, Found, KINDS } from "/page/answers.js";
 import { ask, Refusal } from "/page/stream.js";
 import { Viewer } from "/page/viewer.js";
 import { preferred, say, speak } from "/page/words.js";
 
 const find = (id) => document.getElementById(id);
 const about = await (await fetch("/page/about.json")).json();
-const state = { problem: [], status: "", seen: null, unseen: null, abort: null };
+const state = { problem: [], status: "", abort: null };
 
 function tell(key, ...values) {
   state.problem = key ? [key, ...values] : [];
@@ -17,11 +19,23 @@ function report(key) {
   find("status").textContent = key ? say(key) : "";
 }
 
-const viewers = ["current", "prior"].map((when) => new Viewer(find(`slot-${when}`), when, about.limits, tell));
-
-function isReport() {
-  return find("mode-report").checked;
+function fail(error) {
+  report("");
+  if (error.name === "AbortError") return report("stopped");
+  if (!(error instanceof Refusal)) return tell("lost");
+  if (error.status === 401) return tell("signed_out");
+  if (error.status === 429 || error.status === 503) return tell("busy", error.after ?? "60");
+  return tell("refused", error.message);
 }
+
+const viewers = ["current", "prior"].map((when) => new Viewer(find(`slot-${when}`), when, about.limits, { tell, report, fail }));
+const name = (kind) => (KINDS[kind].before ? about.before?.model ?? "" : about.model);
+const cards = Object.fromEntries(Object.keys(KINDS).map((kind) => [kind, new Card(kind, about.before ? name(kind) : "")]));
+const found = new Found();
+
+const isReport = () => find("mode-report").checked;
+const isCompared = () => Boolean(about.before) && find("compare").checked;
+const answered = () => Object.values(cards).some((card) => card.known);
 
 function suggest() {
   const box = find("suggestions");
@@ -38,17 +52,30 @@ function change(language) {
   speak(language);
   find("language").value = document.documentElement.lang;
   for (const viewer of viewers) viewer.draw();
-  document.querySelector("label[for=question]").textContent = say(isReport() ? "report" : "question");
+  label();
+  find("compare-say").textContent = say("compare", about.before?.model ?? "");
+  find("reports-say").textContent = say(about.reports?.read ? "reports_read" : "reports_beside");
   tell(...state.problem);
   report(state.status);
-  for (const kind of ["seen", "unseen"]) if (state[kind]) judge(kind);
+  judge();
 }
 
-function request(image) {
+function label() {
+  document.querySelector("label[for=question]").textContent = say(isReport() ? "report" : "question");
+}
+
+function judge() {
+  for (const [kind, card] of Object.entries(cards)) card.judge(cards[KINDS[kind].twin]?.known);
+  found.show(cards.seen.known?.reports);
+}
+
+function request(kind) {
   const shown = viewers.filter((viewer) => viewer.url);
   const parts = shown.map((viewer) => ({ type: "image_url", image_url: { url: viewer.url }, when: viewer.when }));
   const content = [...parts, { type: "text", text: find("question").value.trim() }];
-  return { model: about.model, messages: [{ role: "user", content }], sightline: { image }, max_tokens: isReport() ? 256 : 64 };
+  const own = { image: KINDS[kind].image };
+  if (about.reports) Object.assign(own, { reports: find("reports").checked, kind: isReport() ? "report" : "question" });
+  return { model: name(kind), messages: [{ role: "user", content }], sightline: own, max_tokens: isReport() ? 256 : 64 };
 }
 
 function idle(yes) {
@@ -56,78 +83,59 @@ function idle(yes) {
   find("stop").disabled = yes;
 }
 
-async function run(kind) {
+function forget() {
+  for (const card of Object.values(cards)) card.forget();
+  found.show();
+  find("copy").disabled = find("export").disabled = true;
+}
+
+async function run(first) {
   if (!viewers[0].url) return tell("no_image");
   if (!find("question").value.trim()) return tell("no_question");
   tell("");
-  if (kind === "seen") forget("unseen");
-  const card = find(kind), text = card.querySelector(".text");
-  card.hidden = false;
-  card.querySelector(".asked").textContent = find("question").value.trim();
-  for (const part of card.querySelectorAll(".text, .verdict, .sure, .same")) part.textContent = "";
-  text.setAttribute("aria-busy", "true");
-  state[kind] = null;
+  const kinds = isCompared() ? [first, KINDS[first].partner] : [first];
+  if (first === "seen") forget();
+  else cards[KINDS[first].partner].forget();
   state.abort = new AbortController();
   idle(false);
   report("working");
+  const done = await Promise.allSettled(kinds.map((kind) => answer(kind)));
+  idle(true);
+  judge();
+  find("copy").disabled = find("export").disabled = !answered();
+  const failed = done.find((each) => each.status === "rejected");
+  if (failed) fail(failed.reason);
+  else report(done.some((each) => each.value === "length") ? "cut" : "done");
+}
+
+async function answer(kind) {
+  const card = cards[kind], question = find("question").value.trim(), mode = isReport() ? "report" : "question";
+  card.begin(question);
+  let known = null;
   try {
-    const end = await ask(request(kind === "seen" ? "clean" : "black"), state.abort.signal, (piece) => { text.textContent += piece; });
-    state[kind] = { question: find("question").value.trim(), mode: isReport() ? "report" : "question", answer: text.textContent, ...end };
-    report(end.reason === "length" ? "cut" : "done");
-    judge(kind);
-  } catch (error) {
-    fail(error);
+    const end = await ask(request(kind), state.abort.signal, (piece) => card.hear(piece));
+    known = { question, mode, model: name(kind), ...end };
   } finally {
-    text.removeAttribute("aria-busy");
-    idle(true);
-    find("copy").disabled = find("export").disabled = !(state.seen || state.unseen);
+    card.end(known);
   }
-}
-
-function fail(error) {
-  report("");
-  if (error.name === "AbortError") return report("stopped");
-  if (!(error instanceof Refusal)) return tell("lost");
-  if (error.status === 401) return tell("signed_out");
-  if (error.status === 429 || error.status === 503) return tell("busy", error.after ?? "60");
-  return tell("refused", error.message);
-}
-
-function forget(kind) {
-  state[kind] = null;
-  find(kind).hidden = true;
-}
-
-function judge(kind) {
-  const known = state[kind], card = find(kind);
-  const percent = (value) => (100 * value).toFixed(1);
-  const { confidence, kind: of, verdict, threshold } = known.sure;
-  const behind = threshold === undefined ? "" : ` (${say("threshold", percent(threshold))})`;
-  card.querySelector(".sure").textContent = confidence === null ? "" : say(of, percent(confidence)) + behind;
-  if (kind === "seen") {
-    card.querySelector(".verdict").textContent = say(verdict);
-    card.dataset.verdict = verdict;
-  } else if (state.seen && state.seen.question === known.question) {
-    card.querySelector(".same").textContent = say(state.seen.answer === known.answer ? "same" : "other");
-  }
+  return known.reason;
 }
 
 function result() {
   const made = { notice: about.notice, model: about.model, model_sha256: about.model_sha256, version: about.version };
-  made.images = viewers.filter((viewer) => viewer.url).map((viewer) => viewer.when);
-  for (const [name, kind] of [["answer", "seen"], ["blind", "unseen"]]) if (state[kind]) made[name] = state[kind];
+  const shown = viewers.filter((viewer) => viewer.url);
+  made.images = shown.map((viewer) => viewer.when);
+  const slices = shown.filter((viewer) => viewer.volume).map((viewer) => [viewer.when, viewer.place()]);
+  if (slices.length) made.slices = Object.fromEntries(slices);
+  for (const [key, kind] of [["answer", "seen"], ["before", "before"], ["blind", "unseen"], ["before_blind", "unbefore"]]) {
+    if (cards[kind].known) made[key] = cards[kind].known;
+  }
   return made;
 }
 
 function plain() {
-  const lines = [say("notice"), `${about.model} ${about.model_sha256.slice(0, 16)}`];
-  for (const kind of ["seen", "unseen"]) {
-    if (!state[kind]) continue;
-    const card = find(kind);
-    lines.push("", say(kind), state[kind].question, state[kind].answer);
-    for (const part of card.querySelectorAll(".verdict, .sure, .same")) if (part.textContent) lines.push(part.textContent);
-  }
-  return lines.join("\n");
+  const lines = Object.values(cards).flatMap((card) => card.lines());
+  return [say("notice"), `${about.model} ${about.model_sha256.slice(0, 16)}`, ...lines, ...found.lines()].join("\n");
 }
 
 async function copy() {
@@ -157,13 +165,17 @@ function save() {
 function mode() {
   if (isReport()) find("question").value = about.report || say("report_text");
   else if (find("question").value === (about.report || say("report_text"))) find("question").value = "";
-  document.querySelector("label[for=question]").textContent = say(isReport() ? "report" : "question");
+  label();
   suggest();
 }
 
+find("answers").append(...Object.values(cards).map((card) => card.home), found.home);
 find("model").textContent = about.model;
 find("hash").textContent = about.model_sha256.slice(0, 16);
 find("version").textContent = about.version;
+find("compare-line").hidden = !about.before;
+find("reports-line").hidden = !about.reports;
+find("more").hidden = !about.before && !about.reports;
 find("form").addEventListener("submit", (event) => { event.preventDefault(); run("seen"); });
 find("blind").addEventListener("click", () => run("unseen"));
 find("stop").addEventListener("click", () => state.abort?.abort());
@@ -171,8 +183,8 @@ find("copy").addEventListener("click", copy);
 find("export").addEventListener("click", save);
 find("language").addEventListener("change", () => change(find("language").value));
 for (const radio of document.querySelectorAll("[name=mode]")) radio.addEventListener("change", mode);
-document.addEventListener("changed", () => { forget("seen"); forget("unseen"); find("copy").disabled = find("export").disabled = true; });
-for (const name of ["dragover", "drop"]) document.addEventListener(name, (event) => event.preventDefault());
+document.addEventListener("changed", forget);
+for (const each of ["dragover", "drop"]) document.addEventListener(each, (event) => event.preventDefault());
 suggest();
 change(preferred());
 document.body.dataset.ready = "yes";
