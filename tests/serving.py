@@ -109,6 +109,7 @@ class Running:
     backend: Any
     log: Log
     door: Any
+    connections: set[Any]
 
     def client(self, **more: Any) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=30, **more)
@@ -127,7 +128,7 @@ def running(backend: Backend, **settings: Any) -> Iterator[Running]:
     until(lambda: one.started, 30)
     port = one.servers[0].sockets[0].getsockname()[1]
     try:
-        yield Running(f"http://127.0.0.1:{port}", backend, log, app.door)
+        yield Running(f"http://127.0.0.1:{port}", backend, log, app.door, one.server_state.connections)
     finally:
         one.should_exit = True
         thread.join(20)

@@ -67,6 +67,10 @@ class Look:
         """Wait until an expression is true; Playwright's own way needs `eval`, which the page's policy forbids."""
         until(lambda: self.page.evaluate(f"Boolean({code})"), 60)
 
+    def told(self, words: str) -> None:
+        """Wait until the page says so."""
+        until(lambda: self.page.get_by_role("status").inner_text() == words, 30)
+
     def ended(self) -> None:
         """Wait until an answer has ended."""
         self.until(IDLE)
@@ -171,7 +175,7 @@ def images(look: Look, files: Path, language: str) -> None:
     earlier = choose(look, files / "head.nii.gz", "prior", own)
     earlier.get_by_label(own["plane"], exact=True).select_option(label=own["sagittal"])
     earlier.get_by_role("slider", name=own["slice"], exact=True).press("ArrowLeft")
-    assert say(language, "slice_of", 7, 16) in earlier.inner_text()
+    until(lambda: say(language, "slice_of", 7, 16) in earlier.inner_text(), 30)
     look.faults("an image and a volume")
 
 
@@ -200,7 +204,7 @@ def answers(look: Look, server: Running, language: str) -> None:
     look.press(own["stop"])
     look.ended()
     server.backend.hold = False
-    assert page.get_by_role("status").inner_text() == own["stopped"]
+    look.told(own["stopped"])
     look.press(own["ask"])
     look.ended()
     assert server.backend.asked[-1].messages[0].text.endswith("Is there a nodule?")
@@ -222,7 +226,7 @@ def ends(look: Look, language: str) -> None:
     """Copy and save what was said, switch off what stands beside it, and take an image away."""
     own, page = words()[language], look.page
     look.press(own["copy"])
-    assert page.get_by_role("status").inner_text() == own["copied"]
+    look.told(own["copied"])
     with page.expect_download() as caught:
         look.press(own["export"])
     kept = json.loads(Path(caught.value.path()).read_text(encoding="utf-8"))
