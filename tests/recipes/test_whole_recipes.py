@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 VQA_RAD = ROOT.parent / "shared" / "data" / "vqa_rad"
+SPELLED = "data.root=../shared/data/vqa_rad"  # as users do: a path spelled otherwise makes the stages anew
 BLIND = ("noise", "black", "swapped")
 TRAINED_ON = "noise"
 ROW = {"model", "image", "metric", "value", "low", "high", "n", "patients"}
@@ -85,7 +86,7 @@ def test_a_second_run_skips_and_another_beta_runs_two_stages(quickstart: Path) -
 
 @pytest.mark.skipif(not VQA_RAD.is_dir(), reason="VQA-RAD is not beside the project (../shared/data/vqa_rad)")
 def test_vqa_rad_finds_the_leak_and_scores_another_folder() -> None:
-    sightline("run", "recipes/vqa_rad.yaml", f"data.root={VQA_RAD}")
+    sightline("run", "recipes/vqa_rad.yaml", SPELLED)
     home = ROOT / "runs" / "vqa_rad"
     audit = json.loads((home / "data" / "audit.json").read_text(encoding="utf-8"))
     assert [o["images"] for o in audit["official"]["overlaps"]] == [157]
@@ -100,7 +101,7 @@ def test_vqa_rad_finds_the_leak_and_scores_another_folder() -> None:
 
 @pytest.mark.skipif(not VQA_RAD.is_dir(), reason="VQA-RAD is not beside the project (../shared/data/vqa_rad)")
 def test_vqa_rad_answers_need_their_own_image() -> None:
-    sightline("run", "recipes/vqa_rad.yaml", f"data.root={VQA_RAD}")
+    sightline("run", "recipes/vqa_rad.yaml", SPELLED)
     differences = paired(ROOT / "runs" / "vqa_rad" / "evaluate")
     assert differences["taught: clean minus swapped", "exact_match"]["low"] > 0
 
