@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -168,3 +170,10 @@ def test_without_the_package_it_is_named(section: Section, monkeypatch: pytest.M
 def test_the_key_of_an_old_recipe_stays() -> None:
     assert "load" not in Model().model_dump()
     assert Model(load="4bit").model_dump()["load"] == "4bit"
+
+
+def test_nobody_is_told_of_kernels_that_could_be_fetched() -> None:
+    """Importing what opens models says nothing, whatever else is installed."""
+    code = "import sightline.models.checkpoint, sightline.models.quantized"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (said.stdout, said.stderr) == ("", "")
