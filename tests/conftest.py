@@ -48,6 +48,16 @@ def language(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return models.write_language(tmp_path_factory.mktemp("parts") / "language")
 
 
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A tab of Chromium."""
+    from browser import chromium
+
+    with chromium(tmp_path_factory.mktemp("profile")) as tab:
+        tab.seconds = 120
+        yield tab
+
+
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny BERT with its tokenizer, as a Hugging Face folder."""

@@ -54,6 +54,18 @@ def document(language: Path) -> dict[str, Any]:
     }
 
 
+def only(language: Path, *names: str) -> dict[str, Any]:
+    """The recipe with these stages alone."""
+    own = document(language)
+    return {**own, "stages": {name: own["stages"][name] for name in names}}
+
+
+def taught(language: Path, root: Path) -> Path:
+    """Execute the recipe as far as its stage `taught`; the stage's folder."""
+    own = only(language, "data", "taught")
+    return stages.execute(recipe.check(own, "test"), root, say=lambda line: None)["taught"]
+
+
 def run(language: Path, root: Path, **change: Any) -> dict[str, Path]:
     """Execute the recipe; with changes, in a further stage `again` that is `aligned` with these changes."""
     own = document(language)

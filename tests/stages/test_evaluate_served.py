@@ -13,7 +13,7 @@ import models_export
 import small
 from commanded import command
 from serving import IDENTITY, TOKEN, Parrot, running
-from sightline import recipe, runs, stages
+from sightline import runs
 from sightline.cli import measure
 from sightline.errors import ModelError, RecipeError, RunError
 from sightline.recipe import Evaluate
@@ -26,10 +26,7 @@ READ = ["patients=4", "size=64"]
 @pytest.fixture(scope="module")
 def taught(language: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The stage `taught` of the small recipe."""
-    document = small.document(language)
-    document["stages"] = {name: document["stages"][name] for name in ("data", "taught")}
-    folder = tmp_path_factory.mktemp("runs")
-    return stages.execute(recipe.check(document, "test"), folder, say=lambda line: None)["taught"]
+    return small.taught(language, tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")

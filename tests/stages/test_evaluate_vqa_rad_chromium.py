@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import small
-from browser import CHROMIUM, Tab, chromium
+from browser import CHROMIUM, Tab
 from commanded import command
-from sightline import recipe, stages
 from sightline.cli import measure
 from sightline.cli.verify import check
 
@@ -28,10 +26,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def taught(language: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model that was taught two steps on generated pictures."""
-    own = small.document(language)
-    own["stages"] = {name: own["stages"][name] for name in ("data", "taught")}
-    root = tmp_path_factory.mktemp("taught")
-    return stages.execute(recipe.check(own, "test"), root, say=lambda line: None)["taught"]
+    return small.taught(language, tmp_path_factory.mktemp("taught"))
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +34,6 @@ def evaluation(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `sightline evaluate taught VQA_RAD --reader vqa_rad` leaves behind."""
     home = tmp_path_factory.mktemp("runs")
     return measure.measure(str(taught), str(VQA_RAD), "vqa_rad", [], runs=home, limit=LIMIT)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
-    with chromium(tmp_path_factory.mktemp("profile")) as tab:
-        tab.seconds = 120
-        yield tab
 
 
 def lines(evaluation: Path) -> list[dict[str, Any]]:

@@ -21,8 +21,8 @@ Run = Callable[..., Prepared]
 
 def document(language: Path, **pairs: Any) -> dict[str, Any]:
     """Prepare, teach for two steps where a model is asked for, and make pairs."""
-    whole = small.document(language)
-    made = {name: whole["stages"][name] for name in ("data", "taught")}
+    whole = small.only(language, "data", "taught")
+    made = whole["stages"]
     made["taught"]["trainable"] = {"connector": {"full": {"lr": 1e-2}}}
     made["taught"]["train"] = {"steps": 1, "batch": 2}
     made["pairs"] = {
@@ -33,7 +33,7 @@ def document(language: Path, **pairs: Any) -> dict[str, Any]:
     }
     if "model" not in pairs:
         del made["taught"]
-    return {**whole, "stages": made}
+    return whole
 
 
 @pytest.fixture(scope="module")

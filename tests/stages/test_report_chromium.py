@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import shutil
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,20 +11,13 @@ from typing import Any
 import pytest
 
 import small_report
-from browser import CHROMIUM, Tab, chromium
+from browser import CHROMIUM, Tab
 from loaded import STUDY, load_file
 from sightline.cli.ratings import rated
 from sightline.report import Page, render
 from sightline.stages.rebuild import rebuild
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
-    with chromium(tmp_path_factory.mktemp("profile")) as tab:
-        tab.seconds = 120
-        yield tab
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from browser import CHROMIUM, Tab, chromium
+from browser import CHROMIUM, Tab
 from pages import ABOUT, BEFORE, IDLE, LANGUAGES, Stand, ask, before, opened, say, take, words, write
 from serving import IDENTITY, Parrot, Running, png, running
 from sightline.serve.beside import Beside, Model
@@ -37,12 +37,6 @@ def server(stand: Stand, other: Parrot) -> Iterator[Running]:
     company = Beside(before=Model(backend=other, held=STRICT), finder=stand, template=Template(name="plain"))
     with running(Parrot(choices=CHOICES), held=HELD, about=ABOUT, beside=company) as made:
         yield made
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
-    with chromium(tmp_path_factory.mktemp("profile")) as tab:
-        yield tab
 
 
 @pytest.fixture

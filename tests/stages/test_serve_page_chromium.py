@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from browser import CHROMIUM, Tab, chromium
+from browser import CHROMIUM, Tab
 from pages import ABOUT, IDLE, LANGUAGES, PAGE, READY, ask, begin, opened, take, words
 from serving import IDENTITY, TOKEN, Parrot, Running, png, running, until
 from sightline import NOTICE
@@ -29,12 +29,6 @@ HELD = Held(threshold=0.8, of="choices", alpha=0.05, promise="kept")
 def server() -> Iterator[Running]:
     with running(Parrot(choices={"yes": -0.1, "no": -2.4}), held=HELD, about=ABOUT) as made:
         yield made
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
-    with chromium(tmp_path_factory.mktemp("profile")) as tab:
-        yield tab
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from browser import CHROMIUM, Tab, chromium
+from browser import CHROMIUM, Tab
 from pages import ABOUT, IDLE, LANGUAGES, ask, opened, say, take, words, write
 from serving import Parrot, Running, png, running
 from sightline.images.formats import nifti
@@ -25,12 +25,6 @@ SHAPE = (20, 30, 40)
 def server() -> Iterator[Running]:
     with running(Parrot(), about=ABOUT, limits=replace(Limits(), voxels=48**3)) as made:
         yield made
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
-    with chromium(tmp_path_factory.mktemp("profile")) as tab:
-        yield tab
 
 
 def body(shape: tuple[int, ...] = SHAPE) -> np.ndarray:

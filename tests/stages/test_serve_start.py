@@ -13,11 +13,12 @@ import pytest
 
 import small
 from serving import TOKEN, Parrot, running
-from sightline import cli, recipe, runs, stages
+from sightline import cli, runs
 from sightline.errors import RunError
 from sightline.models import checkpoint
+from sightline.serve import sources
 from sightline.serve.local import Local
-from sightline.serve.opening import open_stage
+from sightline.serve.opening import How, open_model
 from sightline.serve.server import Settings, serve
 from sightline.serve.trail import verify
 
@@ -25,10 +26,7 @@ from sightline.serve.trail import verify
 @pytest.fixture(scope="module")
 def taught(language: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The stage `taught` of the small recipe."""
-    document = small.document(language)
-    document["stages"] = {name: document["stages"][name] for name in ("data", "taught")}
-    folder = tmp_path_factory.mktemp("runs")
-    return stages.execute(recipe.check(document, "test"), folder, say=lambda line: None)["taught"]
+    return small.taught(language, tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture
@@ -48,7 +46,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 
 def test_a_stage_as_it_is_served(taught: Path) -> None:
-    opened = open_stage(taught, precision="float32")
+    opened = open_model(sources.find(taught), How())
     assert opened.identity.name == "tiny/taught"
     assert opened.identity.sha256 == runs.digest(checkpoint.fingerprint(taught / "model"))
     assert opened.identity.facts == {"family": "llava", "precision": "float32"}
@@ -57,11 +55,13 @@ def test_a_stage_as_it_is_served(taught: Path) -> None:
     assert opened.about["report"] == "Describe the findings."
     assert "Is there a left effusion?" in opened.about["questions"]
     assert len(opened.about["questions"]) == 6
-    assert open_stage(taught / "model", precision="bfloat16").identity.name == "tiny/taught"
+    assert (
+        open_model(sources.find(taught / "model"), How(precision="bfloat16")).identity.name == "tiny/taught"
+    )
 
 
 def test_an_answer_of_a_trained_stage(taught: Path) -> None:
-    opened = open_stage(taught, precision="float32")
+    opened = open_model(sources.find(taught), How())
     image = next((taught.parent / "data" / "images").glob("*.png")).read_bytes()
     content = [
         {

@@ -23,11 +23,10 @@ Say = list[str]
 @pytest.fixture(scope="module")
 def document(language: Path) -> dict[str, Any]:
     """A recipe of two stages."""
-    whole = small.document(language)
-    made = {name: whole["stages"][name] for name in ("data", "taught")}
-    made["taught"]["trainable"]["vision"] = "frozen"
-    made["taught"]["train"] = {"steps": 12, "batch": 2, "save_every": 5}
-    return {**whole, "stages": made}
+    whole = small.only(language, "data", "taught")
+    whole["stages"]["taught"]["trainable"]["vision"] = "frozen"
+    whole["stages"]["taught"]["train"] = {"steps": 12, "batch": 2, "save_every": 5}
+    return whole
 
 
 def run(document: dict[str, Any], root: Path, **taught: Any) -> tuple[dict[str, Path], Say]:

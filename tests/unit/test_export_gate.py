@@ -92,8 +92,7 @@ def test_a_metric_that_is_not_measured_stops_the_gate() -> None:
 
 def document(language: Path, **export: Any) -> dict[str, Any]:
     """Data, a taught model, and its export."""
-    made = small.document(language)
-    made["stages"] = {name: made["stages"][name] for name in ("data", "taught")}
+    made = small.only(language, "data", "taught")
     made["stages"]["data"]["split"] = {"train": 0.5, "valid": 0, "test": 0.5}
     ask = {"generate": {"max_new_tokens": 4, "batch": 8}, "resamples": 100}
     made["stages"]["out"] = {"stage": "export", "model": "taught", **export}

@@ -84,8 +84,7 @@ def test_back_in_float32_it_says_the_same(section: Section) -> None:
 def test_a_step_is_trained_saved_and_opened(
     section: Section, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load: str
 ) -> None:
-    made = small.document(Path())
-    made["stages"] = {name: made["stages"][name] for name in ("data", "taught")}
+    made = small.only(Path(), "data", "taught")
     made["stages"]["taught"]["model"] = section(load)
     last: list[Any] = []
     save = checkpoint.save

@@ -75,8 +75,6 @@ def open_model(source: Source, how: How) -> Opened:
     """
     found = None if how.adapter is None else adapter.look(how.adapter)
     _check(source, how)
-    if source.kind == "stage" and found is None and not how.load:
-        return open_stage(source.folder, precision=how.precision, threshold=how.threshold)
     bundle = _bundle(source)
     if how.load:
         quantized.quantize(bundle, how.load)
@@ -84,11 +82,14 @@ def open_model(source: Source, how: How) -> Opened:
         adapter.add(bundle, found, base=source.name, merge=not quantized.is_rounded(bundle.model))
     if source.kind != "graphs":
         in_precision(bundle, Generate.model_validate({"precision": how.precision}))
-    whole = found is None and not how.load  # else it is not the model that the threshold of an export is for
-    held = sure.carried(source.told) if whole and how.threshold is None else None
+    sealed = source.kind == "stage" and _is_sealed(source.stage)
+    whole = found is None and not how.load  # else it is not the model that a threshold was calibrated for
+    held = None
     if how.threshold is not None:
         held = sure.read(how.threshold, source.stage.name)
-    about = _taught(source.folder) if source.kind == "stage" and _is_sealed(source.stage) else {}
+    elif whole:
+        held = sure.find(source.stage) if sealed else sure.carried(source.told)
+    about = _taught(source.folder) if sealed else {}
     named = identity(source, how, bundle.family.name)
     return Opened(bundle=bundle, identity=named, held=held, about=about, note=_note(source, found))
 
@@ -151,33 +152,6 @@ def _bundle(source: Source) -> Bundle:
 
 def _is_sealed(stage: Path) -> bool:
     return (stage / runs.MANIFEST).is_file()
-
-
-def open_stage(model: Path, *, precision: str, threshold: Path | None = None) -> Opened:
-    """Open the model of a stage.
-
-    Args:
-        model: a stage's folder, or the `model` folder in it.
-        precision: `float32` or `bfloat16`.
-        threshold: an evaluation's folder or its `abstain.json`; None looks for one in the same run.
-
-    Raises:
-        ModelError: no saved model there, or no room for it.
-        RunError: the evaluation has no threshold for it.
-    """
-    folder = checkpoint.folder_of(model.resolve())
-    stage = folder.parent if folder.name == "model" else folder
-    bundle = checkpoint.load(folder)
-    in_precision(bundle, Generate.model_validate({"precision": precision}))
-    sealed = _is_sealed(stage)
-    held = sure.find(stage) if sealed and threshold is None else None
-    if threshold is not None:
-        held = sure.read(threshold, stage.name)
-    identity = Identity(
-        name=f"{stage.parent.name}/{stage.name}", sha256=runs.digest(*checkpoint.fingerprints(folder)),
-        facts={"family": bundle.family.name, "precision": precision},
-    )  # fmt: skip
-    return Opened(bundle=bundle, identity=identity, held=held, about=_taught(folder) if sealed else {})
 
 
 def _taught(folder: Path) -> dict[str, Any]:

@@ -13,7 +13,6 @@ import json
 import os
 import re
 import secrets
-import socket
 import subprocess
 import sys
 import threading
@@ -35,6 +34,7 @@ from . import leash, suited
 from .backend import Identity, Question, Refused
 from .limits import Limits
 from .opening import How, identity
+from .ports import free_port
 from .remote import TOP, Errand, Remote
 from .sources import Source
 
@@ -176,9 +176,7 @@ def started(order: Order, *, log: TextIO | None = None, patience: float = PATIEN
     suited.check(order.source, version, found)
     named = identity(order.source, How(adapter=order.adapter), foreign.family_of(order.source.folder))
     dtype = precision_of(order)
-    named = Identity(
-        name=named.name, sha256=named.sha256, facts={**named.facts, "precision": dtype, "backend": "vllm"}
-    )
+    named = replace(named, facts={**named.facts, "precision": dtype, "backend": "vllm"})
     port, key = free_port(), secrets.token_urlsafe(32)
     words = [order.python, "-m", *ENTRIES[package], str(order.source.folder)]
     words += [*command(order, named.name, port, dtype), *adapted(order, named.name, found)]
@@ -271,13 +269,6 @@ def adapted(order: Order, name: str, found: adapter.Adapter | None) -> list[str]
         "--enable-lora", "--max-loras", "1", "--max-lora-rank", str(suited.rank(found)), "--lora-modules",
         json.dumps(place),
     ]  # fmt: skip
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens at."""
-    with socket.socket() as made:
-        made.bind(("127.0.0.1", 0))
-        return int(made.getsockname()[1])
 
 
 @dataclass

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from typing import Any, Protocol
 
 from .. import errors, runs
 from ..errors import RecipeError, RunError, SightlineError
+from ..serve.ports import free_port
 
 PRESETS = Path(__file__).parent.parent / "train" / "shards"
 SHARD = "SIGHTLINE_SHARD"
@@ -155,13 +155,6 @@ def environment(rank: int, spread: Spread, port: str) -> dict[str, str]:
     if sys.platform == "linux":
         given["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", "lo")
     return {name: str(value) for name, value in given.items()}
-
-
-def free_port() -> int:
-    """A port of this machine that nothing listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def popen(job: Path, given: Mapping[str, str], words: Path | None) -> Started:
