@@ -106,7 +106,6 @@ def test_vqa_rad_answers_need_their_own_image() -> None:
     assert differences["taught: clean minus swapped", "exact_match"]["low"] > 0
 
 
-@pytest.mark.xfail(strict=False, reason="its alignments are being tuned: docs/log.md")
 def test_mmed_rag_on_phantoms_retrieves_and_relies_less_on_reports_after_alignment() -> None:
     sightline("run", "recipes/mmed_rag_phantom.yaml")
     home = ROOT / "runs" / "mmed_rag_phantom"
