@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from . import plugins
 
@@ -54,3 +55,23 @@ def _keys(section: type[BaseModel] | None, inner: Sequence[type[BaseModel]]) -> 
     if section is None:
         return []
     return [*section.model_fields, *(key for each in inner for key in each.model_fields)]
+
+
+def sound(document: Mapping[str, Any], stage: TypeAdapter[Any]) -> dict[str, Any]:
+    """The stages of a recipe with their faulty keys left out, where that makes sense; what they name can be checked.
+
+    Args:
+        document: the recipe as plain mappings.
+        stage: what checks a stage's section.
+    """
+    found: dict[str, Any] = {}
+    for name, section in (document.get("stages") or {}).items():
+        kept = section
+        for _ in range(2):
+            try:
+                found[str(name)] = stage.validate_python(kept)
+                break
+            except ValidationError as error:
+                faulty = {item["loc"][1] for item in error.errors() if len(item["loc"]) > 1}
+                kept = {k: v for k, v in section.items() if k not in faulty} if faulty else section
+    return found

@@ -124,6 +124,8 @@ def _named(stage: Any) -> Iterator[tuple[str, plugins.Kind, str, dict[str, Any] 
             yield "model.connector", "connectors", asked.plugin, asked.options
     if stage.stage == "evaluate":
         yield from _measured(stage)
+    if stage.stage == "sft" and stage.watch is not None:
+        yield from _metrics(stage.watch.metrics, "watch.metrics")
     if stage.stage == "export" and stage.gate is not None:
         yield from _metrics(stage.gate.metrics, "gate.metrics")
 

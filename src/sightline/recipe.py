@@ -50,12 +50,10 @@ from .settings import (
     Trainable,
     spare,
 )
+from .watching import Chosen, Subgroup, Watch
 
-LATER = (
-    "sources",
-    "prior_study",
-    "near",
-)  # keys of `prepare` that are no part of its key while they are empty
+# Keys of `prepare` that are no part of its key while they are empty.
+LATER = ("sources", "prior_study", "near")
 
 
 class Prepare(BaseModel):
@@ -151,8 +149,8 @@ class Sft(Section):
     """Teach: cross-entropy on the assistant's words only.
 
     `together` is how many conversations about the same images one row may hold: they see the images and not each
-    other, and the images are read once. `train.batch` then counts such groups. `reports` is the share of samples
-    whose prompt shows the reports retrieved for them, where there are any.
+    other, and the images are read once; `train.batch` counts such groups. `reports` is the share of samples whose
+    prompt shows the reports retrieved for them. `watch` measures answers of the valid split while it learns.
     """
 
     stage: Literal["sft"]
@@ -165,6 +163,8 @@ class Sft(Section):
     reports: float = Field(default=1.0, ge=0, le=1)
     speed: Speed = Speed()
     train: Train = Train()
+    watch: Watch | None = None
+    later = ("watch",)
 
 
 Kind = Literal[
@@ -222,10 +222,6 @@ class Align(Section):
     train: Train = Train()
 
 
-Chosen = str | Annotated[dict[str, dict[str, Any]], Field(min_length=1, max_length=1)]
-Subgroup = str | Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1, max_length=1)]
-
-
 class Evaluate(Section):
     """Answers of every model on clean and blind images, scored with intervals, and a report.
 
@@ -247,6 +243,7 @@ class Evaluate(Section):
     resamples: int = Field(default=1000, ge=100)
     abstain: Abstain | None = None
     subgroups: tuple[Subgroup, ...] | None = None
+    later = ("subgroups",)
 
     @model_validator(mode="after")
     def _held(self) -> Evaluate:
@@ -263,11 +260,6 @@ class Evaluate(Section):
         if "clean" not in images:
             raise ValueError("the list must hold 'clean': blind images are compared with it")
         return images
-
-    @model_serializer(mode="wrap")
-    def _plain(self, plainly: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The section without keys that came later and are not used: old results stay up to date."""
-        return spare(self, plainly(self), ("subgroups",))
 
     @property
     def encoder(self) -> str | None:
@@ -292,6 +284,21 @@ class Gate(Section):
     resamples: int = Field(default=1000, ge=100)
 
 
+class Calibrate(Section):
+    """What `gptq` and `awq` are calibrated on: samples of the train split, chosen by a hash of seed and id.
+
+    So many weights of a `group` share a scale: the largest of 128, 64 and 32 that divides every layer's inputs.
+    """
+
+    samples: int = Field(default=128, ge=1)
+    where: Where = Field(default_factory=dict)
+    max_tokens: int = Field(default=1024, ge=16)
+    group: Literal[32, 64, 128] | None = None
+
+
+CALIBRATED = ("gptq", "awq")
+
+
 class Export(Section):
     """A trained model, or an image-text encoder, as files that other programs open.
 
@@ -300,15 +307,24 @@ class Export(Section):
 
     stage: Literal["export"]
     model: str
-    to: Literal["merged", "onnx", "onnx_int8", "int8", "nf4", "fp8"] = "merged"
+    to: Literal["merged", "onnx", "onnx_int8", "int8", "nf4", "fp8", "gptq", "awq"] = "merged"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     data: str | None = None
     gate: Gate | None = None
+    calibrate: Calibrate | None = None
+    later = ("calibrate",)
 
     @model_validator(mode="after")
     def _asked(self) -> Export:
-        if (self.data is None) != (self.gate is None):
+        calibrated = self.to in CALIBRATED
+        if calibrated and self.data is None:
+            raise ValueError(f"{self.to} is calibrated: name the `data` that the model was taught on")
+        if not calibrated and self.calibrate is not None:
+            raise ValueError(f"calibrate: of {' and '.join(CALIBRATED)} alone, {self.to} is not calibrated")
+        if not calibrated and (self.data is None) != (self.gate is None):
             raise ValueError("`data` and `gate` belong together: what is asked, and how far answers may fall")
+        if calibrated and self.gate is not None and self.gate.split == "train":
+            raise ValueError("gate.split: the train split is what it is calibrated on; ask another one")
         if self.precision != "float32" and self.to.startswith("onnx"):
             raise ValueError("precision: graphs are computed in float32")
         return self
@@ -360,7 +376,8 @@ def check(document: dict[str, Any], where: str) -> Recipe:
         recipe = Recipe.model_validate(document)
         stages, lines = dict(recipe.stages), []
     except ValidationError as error:
-        stages, lines = _sound(document), faults.explain(error, Recipe, STAGES, _INNER)
+        stages = faults.sound(document, TypeAdapter(AnyStage))
+        lines = faults.explain(error, Recipe, STAGES, _INNER)
     named = document["stages"] if isinstance(document.get("stages"), dict) else {}
     kinds = {str(n): s["stage"] if str(n) in stages else None for n, s in named.items()}
     found = [*lines, *graph.names(kinds), *graph.mentions(stages, kinds), *graph.plug_ins(stages)]
@@ -370,25 +387,11 @@ def check(document: dict[str, Any], where: str) -> Recipe:
     return recipe
 
 
-def _sound(document: dict[str, Any]) -> dict[str, Any]:
-    """The stages with their faulty keys left out, where that makes sense; what they name can be checked."""
-    found: dict[str, Any] = {}
-    for name, section in (document.get("stages") or {}).items():
-        kept = section
-        for _ in range(2):
-            try:
-                found[str(name)] = TypeAdapter(AnyStage).validate_python(kept)
-                break
-            except ValidationError as error:
-                faulty = {item["loc"][1] for item in error.errors() if len(item["loc"]) > 1}
-                kept = {k: v for k, v in section.items() if k not in faulty} if faulty else section
-    return found
-
-
 STAGES: dict[str, type[BaseModel]] = {
     "prepare": Prepare, "contrast": Contrast, "index": Index, "retrieve": Retrieve, "sft": Sft, "prefer": Prefer,
     "align": Align, "evaluate": Evaluate, "export": Export,
 }  # fmt: skip
 _INNER = (
-    Split, Train, Generate, Full, Lora, Plan, Model, DegradeSpec, Speed, Encoder, Choose, Template, Judge, Gate, Near
+    Split, Train, Generate, Full, Lora, Plan, Model, DegradeSpec, Speed, Encoder, Choose, Template, Judge, Gate, Near,
+    Calibrate, Watch,
 )  # fmt: skip

@@ -261,11 +261,13 @@ class Choose(Section):
 
 
 class Template(Section):
-    """How reports stand in a prompt: whose wording, and what it calls the reader and the picture."""
+    """How reports stand in a prompt: whose words, what they call reader and picture; `auto`: `plain` in Chinese too."""
 
     name: Literal["mmed_rag", "rule", "plain"] = "mmed_rag"
     role: str = "radiologist"
     image: str = "X-ray"
+    language: Literal["en", "auto"] = "en"
+    later = ("language",)
 
 
 class Judge(Section):
@@ -339,10 +341,7 @@ class Abstain(Section):
 
 
 class Near(Section):
-    """From which similarity on two images, or two texts, are nearly the same.
-
-    `images` is the correlation of their details, `texts` the share of runs of three words that both have.
-    """
+    """When two `images` (correlation of details) or `texts` (share of runs of three words) are nearly the same."""
 
     images: float = Field(default=0.88, gt=0, le=1)
     texts: float = Field(default=0.8, gt=0, le=1)

@@ -206,8 +206,10 @@ def test_scores_say_what_reports_do(life: Life) -> None:
 def test_the_page_shows_reliance_and_every_audit(life: Life) -> None:
     page = (life.folders["evaluate"] / "report.html").read_text(encoding="utf-8")
     assert "With and without retrieved reports" in page
-    for words in ("Over-reliance", "own", "index and test", "pairs and test"):
+    for words in ("Over-reliance", "own", "index and test", "pairs and test", "Are the right reports found?"):
         assert words in page
+    assert page.count('class="map"') == 1
+    assert "encoder, valid split" in page
     for name in life.folders:
         assert name == "evaluate" or f">{name}<" in page
 

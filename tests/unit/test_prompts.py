@@ -148,6 +148,21 @@ def test_plain_puts_one_line_in_front_and_changes_nothing_without_reports() -> N
     )
 
 
+def test_plain_speaks_the_language_of_the_question_where_asked_to() -> None:
+    asks = "左侧有胸腔积液吗？"
+    assert question(TWO, text=asks, name="plain", language="auto") == (
+        0,
+        f"相似图像的报告：1. Small effusion. 2. Clear lungs.\n{asks}",
+    )
+    assert str(question(TWO, text=asks, name="plain")[1]).startswith("Reports of similar images: 1. Small")
+    english = "Reports of similar images: 1. Small effusion. 2. Clear lungs.\nIs there an effusion?"
+    assert question(TWO, name="plain", language="auto") == (0, english)
+    assert question((), text=asks, name="plain", language="auto") == (0, asks)
+    assert "language" not in Template(name="plain").model_dump(), (
+        "results that were made before are still up to date"
+    )
+
+
 @pytest.mark.parametrize("name", ["mmed_rag", "rule", "plain"])
 def test_only_the_first_question_changes(name: str) -> None:
     images = (ImageRef(path="a.png"), ImageRef(path="b.png", when="prior"))

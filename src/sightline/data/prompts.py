@@ -8,7 +8,7 @@ no wording (a report asked for without retrieval, in MMed-RAG; an open question)
 | template | with reports | without |
 |---|---|---|
 | `mmed_rag`, `rule` | its words around the reports and the question | its words around the question |
-| `plain` | one line of reports in front of the question | nothing changes |
+| `plain` | one line of reports in front of the question, in its language if asked for | nothing changes |
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ..metrics.answers import closed
+from ..metrics.chinese import HAN
 from ..settings import Template
 from ..types import Sample
 
@@ -110,9 +111,10 @@ def _rule(asked: _Asked) -> str:
 
 
 def _plain(asked: _Asked) -> str:
-    """A short line, for small models."""
+    """A short line, for small models; in Chinese above a Chinese question, where the template follows the language."""
     listed = _numbered([" ".join(text.split()) for text in asked.references]).rstrip()
-    return f"Reports of similar images: {listed}\n{asked.question}"
+    chinese = asked.template.language == "auto" and HAN.search(asked.question)
+    return f"{'相似图像的报告：' if chinese else 'Reports of similar images: '}{listed}\n{asked.question}"
 
 
 def _numbered(references: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from . import model_card, tables
 from .calibration import confidence
 from .confusion import confusion
+from .encoders import encoders
 from .gallery import dialog, gallery
 from .glossary import glossary
 from .groups import groups
@@ -72,6 +73,12 @@ SECTIONS = (
         "that looks falls to chance without it.",
     ),
     (
+        "encoders",
+        "Are the right reports found?",
+        "Pictures and reports of the test split look for each other, by the encoder that reports are searched with. In "
+        "the map images are filled and reports hollow: what the encoder takes to be alike lies near each other.",
+    ),
+    (
         "retrieval",
         "With and without retrieved reports",
         "The same questions about the clean image, with the reports of similar images in the prompt and without. "
@@ -109,6 +116,7 @@ TABS = {
     "findings": "Findings",
     "groups": "Subgroups",
     "blind": "Blind test",
+    "encoders": "Encoder",
     "retrieval": "Reports",
     "confidence": "Confidence",
     "paired": "Differences",
@@ -204,6 +212,7 @@ def _blocks(page: Page) -> dict[str, Html]:
         "scores": tables.before_after(page),
         "broken": regressions(page),
         "blind": Html(tables.blind(page) + looking(page)),
+        "encoders": encoders(page),
         "retrieval": retrieval(page),
         "confidence": confidence(page),
         "findings": Html(tables.findings(page) + mistakes(page) + confusion(page)),

@@ -87,6 +87,8 @@ class Page:
         tables: "model, image" -> "measure: table" -> `rows` and `columns` (names) and `counts`.
         looked: sentences on attention to the image.
         curves: stage -> list of dicts with `step` and any numbers logged at it.
+        encoders: dicts with `name`, `rows` (as `rows`, and `chance`) and `map` (as `scatter.layout` makes it, or None).
+        calibrated: calibrations of the number of reports shown, as `calibration.json` has them, with their `name`.
         gallery: cases, all of them or those that matter most.
         cases: how many there are in all.
         reading: what a blinded reader is asked, or None.
@@ -108,6 +110,8 @@ class Page:
     parts: Mapping[tuple[str, str, str], Mapping[str, float]] = field(default_factory=dict)
     paired: Sequence[Mapping[str, Any]] = ()
     curves: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    encoders: Sequence[Mapping[str, Any]] = ()
+    calibrated: Sequence[Mapping[str, Any]] = ()
     calibration: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     abstain: Mapping[str, Any] | None = None
     counts: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..runs import digest, write_json
 from .charts import SERIES, marker, scale
-from .markup import Html, el, words
+from .markup import Child, Html, el, words
 
 WIDE, HIGH, EDGE = 720, 560, 46
 PRESENT, ABSENT, UNKNOWN = 1, 2, 0
@@ -122,6 +122,26 @@ def draw(found: Mapping[str, Any]) -> str:
     Args:
         found: of `layout`.
     """
+    return el(
+        "svg", el("title", title(found)), el("style", _style()), el("rect", width=WIDE, height=HIGH, class_="paper"),
+        _drawn(found),
+        xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {WIDE} {HIGH}", width=WIDE, height=HIGH, role="img",
+    ) + "\n"  # fmt: skip
+
+
+def inline(found: Mapping[str, Any]) -> Html:
+    """The same within a page, which has its own colours."""
+    box = f"0 0 {WIDE} {HIGH}"
+    return el("svg", _drawn(found), class_="map", viewBox=box, role="img", aria_label=title(found))
+
+
+def title(found: Mapping[str, Any]) -> str:
+    """What a layout shows, in words."""
+    return f"Embeddings of {len(found['points']) // 2} images and their reports"
+
+
+def _drawn(found: Mapping[str, Any]) -> list[Child]:
+    """Frame, marks, legend and axes."""
     points = found["points"]
     across, up = (scale([p[axis] for p in points]) for axis in ("x", "y"))
     marks = [
@@ -134,12 +154,7 @@ def draw(found: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     frame = el("rect", x=EDGE / 2, y=EDGE / 2, width=WIDE - EDGE, height=HIGH - EDGE, class_="frame")
     told = el("text", _axes(found), x=EDGE / 2, y=HIGH - 6, class_="tick")
-    title = f"Embeddings of {len(points) // 2} images and their reports"
-    return el(
-        "svg", el("title", title), el("style", _style()), el("rect", width=WIDE, height=HIGH, class_="paper"),
-        frame, marks, _legend(found), told,
-        xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {WIDE} {HIGH}", width=WIDE, height=HIGH, role="img",
-    ) + "\n"  # fmt: skip
+    return [frame, marks, _legend(found), told]
 
 
 def _series(value: int | None) -> int:

@@ -12,6 +12,7 @@ from .. import NOTICE, runs
 from ..report import Page, model_card, reading, render
 from ..runs import Run
 from ..types import Sample
+from . import searched
 from .about import about
 from .cases import Made, changes, clean_answers, counts, gallery
 from .copies import copies_of, pictured
@@ -63,7 +64,9 @@ def page_of(run: Run, samples: Sequence[Sample], root: Path, made: Made, scores:
         groups=scores.get("subgroups", {}),
         tables=scores.get("tables", {}),
         looked=[each["told"] for each in scores.get("attention", {}).values()],
-        curves={n: runs.read_json(p / "curve.json") for n, p in line.items() if (p / "curve.json").is_file()},
+        curves=_curves(line) | searched.validations(line),
+        encoders=searched.encoders(line),
+        calibrated=searched.calibrated(line),
         gallery=cards,
         cases=cases,
         reading=blinded,
@@ -74,6 +77,11 @@ def page_of(run: Run, samples: Sequence[Sample], root: Path, made: Made, scores:
         made=scores.get("result"),
         near=[pair for place, each in copies_of(line) for pair in pictured(place, each)],
     )
+
+
+def _curves(line: Mapping[str, Path]) -> dict[str, Any]:
+    """What was logged at each step of the stages that trained."""
+    return {n: runs.read_json(p / "curve.json") for n, p in line.items() if (p / "curve.json").is_file()}
 
 
 def ancestry(run: Run) -> dict[str, Path]:

@@ -18,6 +18,7 @@ from ..train.fit import Job, fit
 from ..train.processes import turns
 from ..train.trainers import Answers, SupervisedTrainer
 from ..types import Sample
+from . import watched
 from .answers import aided, unaided
 
 VERSION = 2
@@ -41,24 +42,31 @@ def run(run: Run, section: Sft, seed: int) -> None:
     samples = read(data, select(data.samples("train"), section.where), section.reports, seed)
     rows, aside = encode_samples(samples, chat, section.max_tokens, grid)
     run.set_aside(aside, len(rows), "samples")
+    seen = watched.choose(data, section, chat, grid, lambda s: read(data, s, section.reports, seed), seed)
     views = [v for r in rows for v in r.views]
+    shown = [*views, *seen.views]
     frozen = trainable.frozen(bundle, section.trainable)
     with turns():
-        look = looker(bundle, data.root, run.folder.parent / ".features", views, frozen, section.speed)
-        look.prepare(views, what="training images")
+        look = looker(bundle, data.root, run.folder.parent / ".features", shown, frozen, section.speed)
+        look.prepare(shown, what="training images")
 
     groups = together(rows, section.together, seed)
+    answers = Answers(bundle, trained, given=look.given)
+    plan = Plan.of(chat, look, section.speed, one_of_each(views))
     job = Job(
-        answers=Answers(bundle, trained, given=look.given),
+        answers=answers,
         asked=section.trainable,
         rows=groups,
         ids=[g.id for g in groups],
-        collator=SupervisedCollator(Plan.of(chat, look, section.speed, one_of_each(views))),
+        collator=SupervisedCollator(plan),
         train=section.train,
         seed=seed,
     )
-    curve = fit(run, job, SupervisedTrainer)
+    best = watched.watcher(run, section, answers, seen, plan)
+    curve = fit(run, job, SupervisedTrainer, best=best)
     write_json(run.work / "curve.json", curve)
+    if best is not None:
+        write_json(run.work / "validation.json", {"best": best.step, "history": best.history})
     asked = section.model_dump(mode="json")["trainable"]
     home = run.folder / "model"
     checkpoint.save(run.work / "model", bundle, trained, parent=parent, trained=asked, home=home)

@@ -28,6 +28,12 @@ FIXED = (
     "logging_nan_inf_filter",
     "dataloader_drop_last", "resume_from_checkpoint", "push_to_hub", "deepspeed", "fsdp", "fsdp_config",
 )  # fmt: skip
+# Arguments of the Trainer that would be passed over in silence, and why.
+ADAMW = "the optimizer is AdamW, of which weight_decay, adam_beta1, adam_beta2 and adam_epsilon may be set"
+UNUSED = {
+    "learning_rate": "each part under `trainable` has its own lr", "optim": ADAMW, "optim_args": ADAMW,
+    "optim_target_modules": ADAMW, "label_smoothing_factor": "the loss is that of the stage",
+}  # fmt: skip
 
 
 class Ordered(Dataset[T]):
@@ -64,6 +70,25 @@ def steps(train: Train, rows: int) -> int:
     return max(1, -(-int(rows * train.epochs) // per_step))
 
 
+def refuse(train: Train) -> None:
+    """Refuse what `extra` may not change, and what would change nothing.
+
+    Raises:
+        RecipeError: with the arguments.
+    """
+    clash = sorted(set(train.extra) & set(FIXED))
+    if clash:
+        raise RecipeError(
+            f"`train.extra` may not set {', '.join(clash)}", remedy="use the section's own keys"
+        )
+    unused = sorted(set(train.extra) & set(UNUSED))
+    if unused:
+        raise RecipeError(
+            f"`train.extra` sets what would change nothing: {', '.join(unused)}", where="train.extra",
+            found="; ".join(dict.fromkeys(UNUSED[name] for name in unused)), remedy="leave it out",
+        )  # fmt: skip
+
+
 def arguments(train: Train, folder: Path, total: int, seed: int, events: Path) -> TrainingArguments:
     """A recipe's `train` section as TrainingArguments.
 
@@ -78,11 +103,7 @@ def arguments(train: Train, folder: Path, total: int, seed: int, events: Path) -
         RecipeError: `extra` names a fixed or unknown argument, or a value that it cannot take; the warm-up is as
             long as the training.
     """
-    clash = sorted(set(train.extra) & set(FIXED))
-    if clash:
-        raise RecipeError(
-            f"`train.extra` may not set {', '.join(clash)}", remedy="use the section's own keys"
-        )
+    refuse(train)
     warmup = round(train.warmup * total) if train.warmup < 1 else int(train.warmup)
     if warmup >= total:
         raise RecipeError(

@@ -112,7 +112,7 @@ class Best(TrainerCallback):
     knew, and ends as an undisturbed one does. Equal figures keep the earlier step.
 
     Args:
-        weights: what trains, by name; asked every time.
+        weights: what trains, by name; asked every time. Where it gives nothing, figures alone are kept.
         every: steps between validations.
         validate: computes the figures.
         order: figures to what the best one has most of.
@@ -160,7 +160,7 @@ class Best(TrainerCallback):
         """Read what `save` wrote."""
         notes = read_json(folder / self.NOTES)
         self.step, self.history = notes["step"], notes["history"]
-        self.kept = load_file(folder / self.WEIGHTS) if self.step else {}
+        self.kept = load_file(folder / self.WEIGHTS) if (folder / self.WEIGHTS).is_file() else {}
 
     @torch.no_grad()
     def restore(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from .. import runs
-from ..errors import Interrupted, RunError
+from ..errors import Interrupted, RecipeError, RunError
 from ..models import checkpoint, trainable
 from ..settings import Train
 from . import processes, sharding
@@ -159,9 +159,34 @@ def finish(job: Job, place: processes.Place) -> None:
 
 
 def optimizer(job: Job) -> torch.optim.Optimizer:
-    """AdamW over the trained parts, each with its own learning rate."""
+    """AdamW over the trained parts, each with its own learning rate; what `train.extra` says of AdamW counts.
+
+    Raises:
+        RecipeError: it says what AdamW cannot take.
+    """
+    extra = job.train.extra
     groups = trainable.groups(job.answers.bundle, job.asked)
-    return torch.optim.AdamW(groups, betas=job.betas, weight_decay=0.0)
+    try:
+        rate = float(extra.get("weight_decay", 0.0))
+        betas = (float(extra.get("adam_beta1", job.betas[0])), float(extra.get("adam_beta2", job.betas[1])))
+        epsilon = float(extra.get("adam_epsilon", 1e-8))
+        return torch.optim.AdamW(decaying(groups, rate), betas=betas, eps=epsilon, weight_decay=rate)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(
+            "`train.extra` holds a value that does not fit", where="train.extra", found=str(error)
+        ) from None
+
+
+def decaying(groups: list[dict[str, Any]], rate: float) -> list[dict[str, Any]]:
+    """Optimizer groups in which matrices decay, and biases, norms and a temperature do not (as in CLIP, 2103.00020)."""
+    if not rate:
+        return groups
+    return [
+        {**group, "params": own, "weight_decay": rate if matrices else 0.0}
+        for group in groups
+        for matrices in (True, False)
+        if (own := [p for p in group["params"] if (p.ndim > 1) == matrices])
+    ]
 
 
 def find(run: runs.Run, checkpoints: Path) -> Path | None:

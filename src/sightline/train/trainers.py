@@ -184,8 +184,13 @@ class AtomicTrainer(DividedTrainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self.place.kind != "fsdp2":  # that one was read before it was divided
             checkpoint.read_weights(Path(resume_from_checkpoint), self.answers.bundle, self.answers.trained)
-        if self.best is not None:
-            self.best.load(Path(resume_from_checkpoint))
+
+    def _prepare_for_training(self, *args: Any) -> Any:
+        """Go on with the best step that the checkpoint knew; DeepSpeed passes `_load_from_checkpoint` by."""
+        made, (*_, resume) = super()._prepare_for_training(*args), args
+        if self.best is not None and resume is not None:
+            self.best.load(Path(resume))
+        return made
 
     def _finite(self, loss: Tensor, inputs: dict[str, Any]) -> Tensor:
         """Stop within the step, and name its records, where the loss is not a number.
