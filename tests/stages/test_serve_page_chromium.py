@@ -217,6 +217,32 @@ def test_an_answer_streams_and_can_be_stopped(tab: Tab, server: Running, image: 
     until(lambda: len(server.backend.cancelled) == before + 1)
 
 
+def test_another_image_ends_an_answer_about_the_one_before(tab: Tab, server: Running, image: Path) -> None:
+    """Else an answer about one image would stand, and be saved, beside another one."""
+    take(tab, image)
+    tab.run("document.getElementById('question').value = 'Where?'")
+    before = len(server.backend.cancelled)
+    server.backend.hold = True
+    try:
+        tab.click("#ask")
+        tab.until("!document.getElementById('stop').disabled")
+        other = image.with_name("other.png")
+        other.write_bytes(png(100, 80))
+        tab.choose("#current-file", other)
+        tab.until("document.querySelector('#slot-current .size').textContent.startsWith('100')")
+    finally:
+        server.backend.hold = False
+    tab.until(IDLE)
+    assert tab.text("#status") == words()["en"]["stopped"]
+    assert tab.run("document.getElementById('seen').hidden") is True
+    assert tab.run("document.getElementById('copy').disabled") is True
+    assert tab.run("document.getElementById('export').disabled") is True
+    until(lambda: len(server.backend.cancelled) == before + 1)
+    ask(tab)
+    assert tab.text("#seen .text") == "Small left effusion."
+    assert server.backend.asked[-1].pictures[0].pixels.shape == (80, 100, 3)
+
+
 def test_what_the_server_refuses_is_said(tab: Tab, server: Running, image: Path) -> None:
     own = words()["en"]
     take(tab, image)

@@ -12,6 +12,8 @@ import pytest
 
 from serving import IDENTITY, TOKEN, Parrot, Running, question, running
 from sightline import NOTICE
+from sightline.serve.backend import Failed
+from sightline.serve.meter import Meter
 from sightline.serve.sure import Held
 
 HELD = Held(threshold=0.8, of="choices", alpha=0.05, promise="kept")
@@ -133,6 +135,18 @@ def test_an_answer_that_fails_says_so_in_one_piece_and_in_a_stream() -> None:
     assert [json.loads(line)["ended"] for line in made.log.lines] == ["failed", "failed"]
 
 
+def test_a_backend_that_is_not_there_says_so_in_one_piece_and_in_a_stream() -> None:
+    class Gone(Parrot):
+        async def ask(self, question: Any) -> Any:
+            raise Failed("the server is stopping")
+
+    with running(Gone()) as made, made.client() as http:
+        for stream in (False, True):
+            answer = http.post("/v1/chat/completions", json=question(stream=stream))
+            assert (answer.status_code, answer.json()["error"]["code"]) == (502, "failed")
+        assert made.door.inside == {}
+
+
 def test_a_limit_ends_an_answer(client: openai.OpenAI) -> None:
     made = client.chat.completions.create(**asked(max_completion_tokens=2))
     assert (made.choices[0].message.content, made.choices[0].finish_reason) == ("Small left", "length")
@@ -158,3 +172,10 @@ def test_figures_for_prometheus(server: Running) -> None:
     assert "# TYPE sightline_inside gauge\nsightline_inside 0\n" in text
     names = [line.split()[0] for line in text.splitlines() if not line.startswith("#")]
     assert len(names) == len(set(names))
+
+
+def test_figures_that_only_grow_are_told_to_the_last_digit() -> None:
+    text = Meter().text({"tokens_total": 123_456_789, "busy_seconds_total": 1234567.25, "rows": 3})
+    assert "sightline_tokens_total 123456789\n" in text
+    assert "sightline_busy_seconds_total 1234567.25\n" in text
+    assert "sightline_rows 3\n" in text

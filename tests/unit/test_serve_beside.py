@@ -133,6 +133,7 @@ def test_reports_can_be_left_out(server: Running, client: httpx.Client, stand: S
     assert "reports" not in answer["sightline"]
     assert server.backend.asked[-1].messages[0].parts == (0, "Where?")
     assert len(stand.asked) == before
+    assert answer["sightline"]["sure"]["verdict"] == "uncalibrated"  # it was calibrated with them
     assert "reports" in post(client, sightline={"reports": True}).json()["sightline"]
 
 

@@ -157,6 +157,24 @@ def test_one_that_comes_later_joins_and_one_that_leaves_makes_room(bundle: Bundl
         engine.stop()
 
 
+def test_who_leaves_while_waiting_takes_their_images_along(bundle: Bundle) -> None:
+    engine, local = Engine(bundle, 1), Local(bundle, IDENTITY, 1)
+    engine.ends = set()  # nobody ends by themselves
+    first, *others = (Heard(local.prompt(asked(t, limit=800 if t == TEXTS[0] else 9))) for t in TEXTS[:4])
+    engine.start()
+    engine.submit(first.job)
+    until(lambda: first.told, 60)
+    for each in others:
+        engine.submit(each.job)
+    for each in (others[0], others[2]):
+        each.job.cancel()
+    until(lambda: list(engine.waiting) == [others[1].job], 60)
+    assert not first.over.is_set()
+    first.job.cancel()
+    assert others[1].end.answer == 9
+    engine.stop()
+
+
 def test_yes_and_no_are_told_where_an_answer_begins_with_one(bundle: Bundle) -> None:
     engine, local = Engine(bundle, 1), Local(bundle, IDENTITY, 1)
     begin, other = engine.choices["no"][0], engine.tokenizer.encode("k", add_special_tokens=False)[0]
@@ -292,6 +310,10 @@ def test_what_does_not_fit_is_refused(bundle: Bundle) -> None:
         local.prompt(asked("x" * 1200))
     assert (caught.value.status, caught.value.reason) == (400, "context_length_exceeded")
     assert local.prompt(asked("x" * 900)).limit == 12
+    earlier = tuple(replace(p, when="prior") for p in asked("x").pictures)
+    alone = Local(replace(bundle, prior="leave"), IDENTITY, 4)
+    with pytest.raises(Refused, match="takes current images only"):
+        alone.prompt(replace(asked("x"), pictures=earlier))
 
 
 def test_words_of_control_are_letters(bundle: Bundle) -> None:

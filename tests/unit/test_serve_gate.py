@@ -17,6 +17,7 @@ from sightline import NOTICE
 from sightline.errors import RunError
 from sightline.serve import server
 from sightline.serve.limits import Limits
+from sightline.serve.token import Guard
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,15 @@ def test_only_known_names_and_no_other_pages(open_server: Running) -> None:
             refused(client.get("/v1/models", headers={"host": host}), 421, "host")
         for host in ("localhost", "localhost:9", "LOCALHOST", "[::1]:8000"):
             assert client.get("/v1/models", headers={"host": host}).status_code == 200
-        for origin in ("http://evil.example", "null", "http://127.0.0.1:1"):
+        own = open_server.url.removeprefix("http://")
+        strange = (
+            "http://[",
+            "http://[evil]",
+            f"http://x@{own}",
+            f"http://{own}.evil",
+            f"http://{own}/",
+        )  # no reader of URLs may fail
+        for origin in ("http://evil.example", "null", "http://127.0.0.1:1", *strange):
             refused(client.get("/v1/models", headers={"origin": origin}), 403, "origin")
         asked = client.options(
             CHAT, headers={"origin": open_server.url, "access-control-request-method": "POST"}
@@ -160,6 +169,60 @@ def test_what_is_too_large_is_not_read(open_server: Running) -> None:
         assert status == 413
 
 
+def test_a_stranger_may_send_no_more_than_a_token(guarded: Running) -> None:
+    """Whoever signs in is not known yet, so the room for bodies is not theirs to fill."""
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    with guarded.client() as client:
+        refused(client.post("/login", content=b"token=" + b"x" * 4096, headers=form), 413, "too_large")
+        fits = client.post("/login", content=b"token=" + b"x" * 4000, headers=form)
+        refused(fits, 401, "token")
+
+
+@pytest.mark.parametrize(
+    "cookie",
+    ['sightline="' + "\\" * 60_000 + '"', "a=b;" * 15_000, "a" + " " * 60_000 + "!", "sightline=" * 6_000],
+    ids=["backslashes", "pairs", "blanks", "names"],
+)
+def test_a_cookie_that_is_meant_to_hurt(guarded: Running, cookie: str) -> None:
+    with guarded.client() as client:
+        start = time.process_time()
+        refused(client.get("/v1/models", headers={"cookie": cookie}), 401, "token")
+        assert time.process_time() - start <= QUICK
+
+
+def test_a_cookie_beside_others(guarded: Running) -> None:
+    own = Guard(TOKEN, 5).cookie
+    with guarded.client() as client:
+        for cookie in (f"sightline={own}", f"a=b; sightline={own}", f'a="x";sightline={own};b'):
+            assert client.get("/v1/models", headers={"cookie": cookie}).status_code == 200
+        for cookie in (f"sightline2={own}", f"a=sightline={own}", own, "sightline", "sightline=", "="):
+            assert client.get("/v1/models", headers={"cookie": cookie}).status_code == 401
+
+
+def test_who_gives_a_wrong_token_is_told_so_on_the_form() -> None:
+    def shown(answer: httpx.Response) -> tuple[int, bool, bool]:
+        assert '<form method="post" action="/login">' in answer.text
+        return answer.status_code, "This is not the token." in answer.text, "Too many" in answer.text
+
+    with running(Parrot(), token=TOKEN) as made, made.client(headers={"accept": "text/html"}) as client:
+        assert shown(client.get("/")) == (401, False, False)
+        for _ in range(5):
+            assert shown(client.post("/login", data={"token": "wrong-wrong-wrong"})) == (401, True, False)
+        assert shown(client.post("/login", data={"token": TOKEN})) == (429, False, True)
+        assert shown(client.get("/")) == (429, False, True)
+
+
+def test_the_greeting_names_an_address_that_works() -> None:
+    settings = server.Settings(host="0.0.0.0", token=TOKEN)
+    said = server._greeting(Parrot(), settings, 8000).splitlines()
+    assert said[1] == "page http://localhost:8000/    API http://localhost:8000/v1"
+    assert said[3] == "names that other machines may ask it by: none, give --allow-host NAME"
+    named = server._greeting(Parrot(), server.Settings(host="::", token=TOKEN, hosts=["ward", "ct"]), 1)
+    assert "may ask it by: ward, ct\n" in named
+    assert "page http://[::1]:8000/" in server._greeting(Parrot(), server.Settings(host="::1"), 8000)
+    assert "other machines" not in server._greeting(Parrot(), server.Settings(), 8000)
+
+
 def test_what_comes_too_slowly_is_given_up() -> None:
     with running(Parrot(), limits=Limits(seconds=0.3)) as made:
         address = made.url.removeprefix("http://").partition(":")
@@ -190,10 +253,25 @@ def test_a_connection_that_never_says_what_it_wants_is_closed() -> None:
             assert client.get("/health").status_code == 200
 
 
+def test_who_breaks_the_protocol_fills_no_log(open_server: Running, caplog: pytest.LogCaptureFixture) -> None:
+    """A refusal that can no longer be said is no fault of ours, and leaves no trace of our files."""
+    host, _, port = open_server.url.removeprefix("http://").partition(":")
+    for name in ("localhost", "evil.example"):
+        with socket.create_connection((host, int(port)), timeout=10) as line:
+            head = f"POST {CHAT} HTTP/1.1\r\nhost: {name}\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n"
+            line.sendall(head.encode())
+            while line.recv(65536):
+                pass
+    assert "Invalid HTTP request" in caplog.text
+    assert "Traceback" not in caplog.text
+
+
 def test_json_that_is_meant_to_hurt(open_server: Running) -> None:
     deep = b'{"a":' * 100_000 + b"1" + b"}" * 100_000
     bodies: list[tuple[bytes, int]] = [
         (deep, 400), (b"[" * 20_000_000, 400), (b'"\\"' * 6_000_000, 400), (b"[],"* 6_000_000, 400),
+        (b'{"messages":[' + b"1," * 9_000_000 + b"1]}", 400),
+        (b'{"messages":[' + b"{}," * 3_000 + b"{}]}", 422), (b'{"messages":[' + b"1," * 9_000 + b"1]}", 422),
         (b"{", 400), (b"", 422), (b"\xff\xfe", 400), (b"null", 422), (b"[]", 422), (b"NaN", 422),
         (b'{"model": 1e999}', 422),
         (b'{"model": "\\ud800", "messages": []}', 422), (b"9" * 5000, 400),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import math
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from PIL import Image
 
 from serving import IDENTITY, TOKEN, Parrot, Running, png, question, running, url
 from sightline.errors import ModelError
-from sightline.serve.remote import Remote, _choices
+from sightline.serve.remote import Remote, _choices, _read
 
 CHAT = "/v1/chat/completions"
 
@@ -61,6 +62,33 @@ def test_an_answer_comes_through_in_one_piece_and_as_a_stream(far: Running, near
         20,
         (0, "Is there an effusion?"),
     )
+
+
+def test_as_many_likely_tokens_are_told_as_were_asked_for(far: Running) -> None:
+    """The other server is always asked for 20, to know yes from no."""
+    remote = Remote(f"{far.url}/v1", IDENTITY.name, TOKEN, 1)
+    with running(remote) as made, made.client() as client:
+        for top, told in ((None, 0), (0, 0), (1, 1)):
+            more = {} if top is None else {"top_logprobs": top}
+            answer = client.post(CHAT, json=question(logprobs=True, **more)).json()
+            content = answer["choices"][0]["logprobs"]["content"]
+            assert [len(token["top_logprobs"]) for token in content] == [told] * 4
+    assert far.backend.asked[-1].top == 20
+
+
+def test_lines_of_a_stream_may_have_no_blank_behind_the_colon() -> None:
+    said = ['data:{"choices": [{"delta": {"content": "Clear."}}]}', ": a comment", "", "data:[DONE]"]
+
+    class Answer:
+        async def aiter_lines(self) -> AsyncIterator[str]:
+            for line in said:
+                yield line
+
+    async def heard() -> list[Any]:
+        return [told async for told in _read(Answer(), 0)]  # type: ignore[arg-type]
+
+    piece, end = asyncio.run(heard())
+    assert (piece.text, end.reason) == ("Clear.", "stop")
 
 
 def test_the_image_goes_out_as_pixels_only_and_black_where_it_is_not_to_be_seen(

@@ -73,6 +73,17 @@ def test_the_threshold_of_the_same_run_and_the_same_model(tmp_path: Path) -> Non
     assert find(taught) is None  # the model was taught anew since
 
 
+def test_a_threshold_of_another_precision_is_not_taken(tmp_path: Path) -> None:
+    taught = stage(tmp_path / "taught", {}, weights=[1])
+    section = {"stage": "x", "generate": {"precision": "bfloat16"}}
+    with runs.start(
+        tmp_path / "evaluate", section=section, seed=0, version=1, parents={"taught": taught}
+    ) as run:
+        runs.write_json(run.work / "abstain.json", {"models": {"taught": ENTRY}})
+    assert find(taught) is None
+    assert find(taught, "bfloat16") == held("choices")
+
+
 def test_a_threshold_by_its_place(tmp_path: Path) -> None:
     runs.write_json(tmp_path / "abstain.json", {"models": {"taught": ENTRY}})
     assert read(tmp_path, "taught") == read(tmp_path / "abstain.json", "taught") == held("choices")

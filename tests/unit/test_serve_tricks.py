@@ -64,6 +64,7 @@ def broken() -> dict[str, tuple[str, str]]:
         "25 megapixels but for the last line": (url(huge(5_000, 5_000)[:-48]), "image_unreadable"),
         "a text that grows to 256 MiB": (url(with_chunk(b"zTXt", b"a\0\0" + blown(2**28))), "image_unreadable"),
         "a JPEG that claims 4 gigapixels": (url(claiming(jpeg.getvalue()), "image/jpeg"), "image_too_large"),
+        "a JPEG of a thousand passes": (url(many_passes(1000), "image/jpeg"), "image_unreadable"),
     }  # fmt: skip
 
 
@@ -100,6 +101,14 @@ def blown(size: int) -> bytes:
     return b"".join(packer.compress(part) for _ in range(size // 2**20)) + packer.flush()
 
 
+def many_passes(count: int) -> bytes:
+    """A JPEG whose last pass, of a few bytes, comes again and again: in a large picture each costs 12 ms."""
+    out = io.BytesIO()
+    Image.new("L", (400, 400), 99).save(out, "JPEG", progressive=True)
+    data = out.getvalue()
+    return data[:-2] + data[data.rindex(b"\xff\xda") : -2] * count + data[-2:]
+
+
 def claiming(jpeg: bytes) -> bytes:
     """A JPEG whose frame says that it has 65,535 lines and columns."""
     at = jpeg.index(b"\xff\xc0") + 5
@@ -111,6 +120,7 @@ KINDS = (
     "GIF as PNG", "TIFF as JPEG", "JPEG as PNG", "text", "PDF", "nothing", "SVG", "GIF", "not base64",
     "base64 in the middle of which a line breaks", "no base64", "damaged pixels", "14 MiB cut off",
     "25 megapixels but for the last line", "a text that grows to 256 MiB", "a JPEG that claims 4 gigapixels",
+    "a JPEG of a thousand passes",
 )  # fmt: skip
 
 
@@ -189,6 +199,8 @@ PLACES = (
     "/invocations", "/tokenize", "/pause", "/docs", "/redoc", "/favicon.ico", "/.env", "/metrics/", "/health/",
     "/proc/self/environ", "/page/....//....//etc/passwd", "/page/%252e%252e%252fetc/passwd", "/page/\\etc\\passwd",
     "/v1/models/%2e%2e%2f%2e%2e%2fetc%2fpasswd", "/openapi.json/", "/page/index.html%20", "/page/index.html?/../a",
+    "//etc/passwd", "/page/../../../../../../etc/passwd", "/page/./../app.py", "/page/page.js/..",
+    "/page/page.css;/../app.py",
 )  # fmt: skip
 
 
@@ -212,6 +224,18 @@ def watch() -> None:
     sys.addaudithook(note)
 
 
+def raw(server: Running, place: str) -> str:
+    """What is said to a target that is sent as it stands: httpx takes dots and slashes away from others."""
+    host, _, port = server.url.removeprefix("http://").partition(":")
+    target = "".join(c if "!" <= c <= "~" else f"%{ord(c):02x}" for c in place)
+    with socket.create_connection((host, int(port)), timeout=30) as line:
+        line.sendall(f"GET {target} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode())
+        said = b""
+        while part := line.recv(65536):
+            said += part
+    return said.decode()
+
+
 def asked_of(server: Running, tricks: Sequence[str], places: Sequence[str]) -> list[tuple[str, str]]:
     """Send tricks as images and ask for places; what the server opened and reached meanwhile."""
     watch()
@@ -233,6 +257,10 @@ def asked_of(server: Running, tricks: Sequence[str], places: Sequence[str]) -> l
                     place
                 )
                 assert not LEAK.search(f"{found.text}{found.headers}"), place
+                said = raw(server, place)
+                assert said.startswith("HTTP/1.1 404 "), place
+                assert '"type": "invalid_request_error"' in said, place
+                assert not LEAK.search(said), place
             return WATCHING[-1]
         finally:
             WATCHING.pop()

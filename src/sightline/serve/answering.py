@@ -109,8 +109,11 @@ class Visit:
         Raises:
             Refused: it cannot be answered.
         """
-        async with self.counter.decoding:
-            await _to_its_end(self._begin())
+        try:
+            async with self.counter.decoding:
+                await _to_its_end(self._begin())
+        except Failed as error:  # the backend is not there
+            raise Refused(502, "failed", error.what) from None
         self.state["free"]()  # of the body, nothing is held any more
 
     async def _begin(self) -> None:
@@ -159,7 +162,9 @@ class Visit:
 
     def own(self, end: End) -> dict[str, Any]:
         """What Sightline says of an answer: notice, model, how sure it is, and what it was shown."""
-        held = self.model.held if self.question.sight == "clean" and self.question.temperature == 0 else None
+        asked = self.question
+        aided = self.model.template is None or self.reports is not None  # as it was when it was calibrated
+        held = self.model.held if asked.sight == "clean" and asked.temperature == 0 and aided else None
         found = {} if self.reports is None else {"reports": self.reports}
         return {
             **about(self.model.backend.identity), "sure": judged(end, held), "choices": dict(end.choices),

@@ -15,9 +15,10 @@ from .limits import Limits
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 BYTES = "application/octet-stream"
-WORDS = 100_000  # strings and brackets of a JSON text; a conversation has a few hundred
-# A string, which the end of the text may cut off, or a bracket: each is taken in one go, so the time is linear.
-STRUCTURE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{]|[\]}]', re.DOTALL)
+FORMS = 4096  # bytes of a sign-in form
+WORDS = 10_000  # strings, brackets and commas of a JSON text; a conversation has a few hundred
+# A string, which the end of the text may cut off, a bracket or a comma: each is taken in one go, so the time is linear.
+STRUCTURE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{]|[\]}]|,', re.DOTALL)
 
 
 class Bodies:
@@ -30,13 +31,13 @@ class Bodies:
     def __init__(self, limits: Limits) -> None:
         self.limits, self.held = limits, 0
 
-    async def read(self, headers: Mapping[str, str], receive: Receive) -> bytes:
-        """The whole body; it counts as held until what `freeing` makes for it is called.
+    async def read(self, headers: Mapping[str, str], receive: Receive, most: int) -> bytes:
+        """The whole body, of so many bytes at most; it counts as held until what `freeing` makes for it is called.
 
         Raises:
             Refused: larger than the limit (413), too slow (408), or too much is being received just now (429).
         """
-        wanted = self._announced(headers)
+        wanted = self._announced(headers, most)
         parts: list[bytes] = []
         size, whole = 0, False
         try:
@@ -47,7 +48,7 @@ class Bodies:
                         raise Refused(400, "cut_off", "the request was cut off")
                     part: bytes = message.get("body", b"")
                     size, self.held = size + len(part), self.held + len(part)
-                    self._check(max(size, wanted))
+                    self._check(max(size, wanted), most)
                     parts.append(part)
                     if not message.get("more_body", False):
                         whole = True
@@ -70,17 +71,17 @@ class Bodies:
 
         return free
 
-    def _announced(self, headers: Mapping[str, str]) -> int:
+    def _announced(self, headers: Mapping[str, str], most: int) -> int:
         """The size that the request announces, if it does."""
         text = headers.get("content-length", "0")
         if not text.isascii() or not text.isdigit() or len(text) > 18:
             raise Refused(400, "length", "the request's length is no number")
-        self._check(int(text))
+        self._check(int(text), most)
         return int(text)
 
-    def _check(self, size: int) -> None:
-        if size > self.limits.body:
-            what = f"the request is larger than {self.limits.body} bytes"
+    def _check(self, size: int, most: int) -> None:
+        if size > most:
+            what = f"the request is larger than {most} bytes"
             raise Refused(413, "too_large", what)
         if self.held > self.limits.held:
             raise Refused(429, "busy", "too much is being received; come again later", after=1)

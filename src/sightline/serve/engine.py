@@ -174,10 +174,10 @@ class Engine:
         new: list[Job] = []
         alone = self.bundle.family.beside
         with self._news:
+            if any(job.gone for job in self.waiting):  # whoever left takes their images along
+                self.waiting = deque(job for job in self.waiting if not job.gone)
             while self.waiting and len(self.running) + len(new) < (1 if alone else self.slots):
-                job = self.waiting.popleft()
-                if not job.gone:
-                    new.append(job)
+                new.append(self.waiting.popleft())
         return new
 
     @torch.no_grad()

@@ -10,16 +10,16 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import NOTICE, __version__
 from .backend import Identity, Refused
-from .body import BYTES, FORM, JSON, Bodies, check_depth, check_kind
+from .body import BYTES, FORM, FORMS, JSON, Bodies, check_depth, check_kind
 from .door import LONGEST, STOPPING, Door
 from .files import HTML, page
 from .limits import Limits
@@ -41,6 +41,14 @@ ALWAYS = {
     "cross-origin-resource-policy": "same-origin", "x-frame-options": "DENY",
 }  # fmt: skip
 Log = Callable[[Mapping[str, Any]], None]
+# Why the form that asks for the token is shown again.
+WRONG = {
+    "token": {"en": "This is not the token.", "zh": "令牌不正确。", "ko": "토큰이 올바르지 않습니다."},
+    "too_many_tries": {
+        "en": "Too many wrong tokens. Wait a minute.", "zh": "错误的令牌过多。请等待一分钟。",
+        "ko": "잘못된 토큰이 너무 많습니다. 1분 동안 기다리십시오.",
+    },
+}  # fmt: skip
 
 
 @dataclass(kw_only=True)
@@ -127,7 +135,7 @@ class Gate:
         if _bare(host) not in self.hosts:
             raise Refused(421, "host", "this server is not asked by that name")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host:
+        if origin is not None and origin.lower().partition("://")[2] != host:
             raise Refused(403, "origin", "pages of other addresses may not ask")
         address = scope["client"][0] if scope.get("client") else ""
         if (scope["method"], scope["path"]) not in OPEN:
@@ -138,16 +146,18 @@ class Gate:
             self.door.check()
         wanted = {"/login": FORM, VOLUMES: BYTES}.get(scope["path"], JSON)
         check_kind(headers, wanted)
-        body = await self.bodies.read(headers, receive)
+        most = FORMS if wanted == FORM else self.limits.body  # whoever signs in has shown no token yet
+        body = await self.bodies.read(headers, receive, most)
         scope["state"]["free"] = self.bodies.freeing(len(body))
         if wanted == JSON:
             check_depth(body, self.limits.depth)
         return body
 
     async def _answer(self, refused: Refused, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse, unless an answer has begun: then the connection just ends."""
+        """Refuse, unless an answer has begun, or whoever asked broke the protocol: then the connection just ends."""
         if not scope["state"].get("begun"):
-            await refusal(refused, scope, self.identity)(scope, receive, send)
+            with suppress(Exception):  # else the server would write where in our files that was noticed
+                await refusal(refused, scope, self.identity)(scope, receive, send)
 
 
 def _again(body: list[bytes], receive: Receive) -> Receive:
@@ -195,8 +205,15 @@ def refusal(refused: Refused, scope: Scope, identity: Identity) -> Response:
     if refused.status in (408, 413):
         headers["connection"] = "close"  # what is still being sent is not read
     if refused.reason in ("token", "too_many_tries") and "text/html" in _headers(scope).get("accept", ""):
-        return Response(page("sign_in.html"), refused.status, headers, HTML)
+        return Response(_form(refused, scope["path"] == "/login"), refused.status, headers, HTML)
     return Response(problem(refused, identity), refused.status, headers, "application/json")
+
+
+def _form(refused: Refused, tried: bool) -> bytes:
+    """The form that asks for the token; where one was tried, it says that this one does not do."""
+    told = WRONG[refused.reason] if tried or refused.reason != "token" else {}
+    lines = "<br>".join(f'<span lang="{language}">{text}</span>' for language, text in told.items())
+    return page("sign_in.html").replace(b"<!-- why -->", lines.encode())
 
 
 def problem(refused: Refused, identity: Identity) -> bytes:

@@ -19,7 +19,7 @@ class Limits:
             each.
         side: least width and height.
         voxels: of a volume at one point of time; its body is limited like any other. One volume is decoded at a time,
-            and takes up to 17 bytes a voxel.
+            and takes up to 28 bytes a voxel.
         images: of a conversation.
         messages: of a conversation.
         characters: of all its texts.

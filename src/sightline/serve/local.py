@@ -123,6 +123,8 @@ class Local:
         Raises:
             Refused: it does not fit, or the model cannot be asked like this.
         """
+        if self.bundle.prior == "leave" and any(p.when == "prior" for p in question.pictures):
+            raise Refused(400, "prior", "this model takes current images only", field="messages")
         pictures = [_shown(p, question) for p in question.pictures]
         try:
             grids = [self._grid(p) for p in pictures]

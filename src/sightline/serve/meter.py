@@ -43,7 +43,7 @@ class Meter:
             lines.append(f'sightline_request_seconds_count{{route="{route}"}} {total}')
         for name, value in {"cancelled_total": self.cancelled, **gauges, "memory_bytes": memory()}.items():
             kind = "counter" if name.endswith("_total") else "gauge"
-            lines += [f"# TYPE sightline_{name} {kind}", f"sightline_{name} {value:g}"]
+            lines += [f"# TYPE sightline_{name} {kind}", f"sightline_{name} {value:.15g}"]
         return "\n".join(lines) + "\n"
 
 

@@ -24,6 +24,7 @@ from .limits import Limits
 DATA = re.compile(r"data:(image/(?:png|jpeg));base64,", re.IGNORECASE)
 MAGIC = {"image/png": raster.PNG, "image/jpeg": raster.JPEG}
 FIELD = "messages.content.image_url.url"
+SCANS = 100  # of a JPEG: cameras write ten at most, and each of them is a pass over the whole picture
 
 
 def read(url: str, when: str, limits: Limits) -> Picture:
@@ -41,6 +42,10 @@ def read(url: str, when: str, limits: Limits) -> Picture:
     check_dicom(data, FIELD)
     if not data.startswith(MAGIC[kind]):
         raise Refused(400, "image_type", f"the image is not the {kind} that it says it is", field=FIELD)
+    if kind == "image/jpeg" and data.count(b"\xff\xda") > SCANS:
+        raise Refused(
+            400, "image_unreadable", f"the image is stored in more than {SCANS} passes", field=FIELD
+        )
     try:
         with in_memory(data) as path:
             _check_size(path, limits)

@@ -68,7 +68,7 @@ class Remote:
             raise Refused(400, "prior", "this backend takes current images only", field="messages")
         self.asked += 1
         body = await asyncio.to_thread(_body, question, self.model)
-        return Errand(self, {**body, **self.more})
+        return Errand(self, {**body, **self.more}, question.top)
 
     def state(self) -> Mapping[str, float]:
         """Questions that were sent, and those that failed."""
@@ -85,10 +85,11 @@ class Errand:
     Args:
         remote: where it is asked.
         body: what is sent.
+        top: how many likely tokens are told beside each one; more are asked for, to know yes from no.
     """
 
-    def __init__(self, remote: Remote, body: Mapping[str, Any]) -> None:
-        self.remote, self.body = remote, body
+    def __init__(self, remote: Remote, body: Mapping[str, Any], top: int) -> None:
+        self.remote, self.body, self.top = remote, body, top
 
     async def pieces(self) -> AsyncIterator[Piece | End]:
         """The answer as it comes; leaving the loop closes the connection, and so tells the other server."""
@@ -99,8 +100,9 @@ class Errand:
             ):
                 if answer.status_code != 200:
                     refused = answer.status_code == 400
+                    self.remote.failures += not refused
                     raise Failed(f"the other server {TOO_MUCH if refused else NOTHING}")
-                async for told in _read(answer):
+                async for told in _read(answer, self.top):
                     yield told
         except (httpx.HTTPError, ValueError, KeyError, TypeError, IndexError):
             self.remote.failures += 1
@@ -110,21 +112,22 @@ class Errand:
         """Nothing to do: whoever waited has left the loop above."""
 
 
-async def _read(answer: httpx.Response) -> AsyncIterator[Piece | End]:
-    """Events to pieces; the usage and the reason come last."""
+async def _read(answer: httpx.Response, top: int) -> AsyncIterator[Piece | End]:
+    """Events to pieces with so many likely tokens beside each; the usage and the reason come last."""
     reason: Reason = "stop"
     usage: Mapping[str, Any] = {}
     sums, count = 0.0, 0
     choices: dict[str, float] = {}
     async for line in answer.aiter_lines():
-        if not line.startswith("data: ") or line == "data: [DONE]":
+        name, _, data = line.partition(":")
+        if name != "data" or data.strip() == "[DONE]":
             continue
-        event = json.loads(line[6:])
+        event = json.loads(data)
         usage = event.get("usage") or usage
         for choice in event["choices"]:
             reason = "length" if choice.get("finish_reason") == "length" else reason
             content = (choice.get("logprobs") or {}).get("content") or []
-            tokens = tuple(_token(t) for t in content)
+            tokens = tuple(_token(t, top) for t in content)
             if tokens and not count:
                 choices = _choices(content[0])
             sums, count = sums + sum(t.logp for t in tokens), count + len(tokens)
@@ -135,9 +138,9 @@ async def _read(answer: httpx.Response) -> AsyncIterator[Piece | End]:
     yield End(reason, usage.get("prompt_tokens", 0), usage.get("completion_tokens", count), mean, choices)
 
 
-def _token(told: Mapping[str, Any]) -> Token:
+def _token(told: Mapping[str, Any], top: int) -> Token:
     others = tuple((t["token"], float(t["logprob"])) for t in told.get("top_logprobs") or [])
-    return Token(told["token"], float(told["logprob"]), others)
+    return Token(told["token"], float(told["logprob"]), others[:top])
 
 
 def _choices(first: Mapping[str, Any]) -> dict[str, float]:

@@ -36,6 +36,7 @@ from .trail import Trail
 
 HEAD = 65536  # bytes of the head of a request
 SWITCH = 0.001  # seconds after which the engine's thread lets others run: `/health` must not wait for it
+EVERYWHERE = ("0.0.0.0", "::")  # all addresses of the machine; no name that it is asked by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +109,7 @@ def build(
         backend=backend, limits=settings.limits, door=Door(slots, settings.queue), meter=Meter(), held=held,
         trail=trail, beside=company,
     )  # fmt: skip
-    own = [] if settings.host in ("0.0.0.0", "::") else [settings.host.strip("[]")]
+    own = [] if settings.host in EVERYWHERE else [settings.host.strip("[]")]
     names = [name.lower() for name in (*LOOPBACK, *own, *settings.hosts)]
     guard = Guard(settings.token, settings.limits.tries)
     return gated(counter, guard=guard, hosts=names, log=_logger(settings.log), about_page=about)
@@ -203,15 +204,18 @@ def _signals_kept() -> Iterator[None]:
 
 def _greeting(backend: Backend, settings: Settings, port: int) -> str:
     """What is printed when the server listens."""
-    named = f"[{settings.host}]" if ":" in settings.host else settings.host
+    host = "localhost" if settings.host in EVERYWHERE else settings.host
+    named = f"[{host}]" if ":" in host else host
+    names = ", ".join(settings.hosts) or "none, give --allow-host NAME"
     model = backend.identity
     lines = [
         f"{model.name}, sha256 {model.sha256[:16] or 'unknown'}",
         f"page http://{named}:{port}/    API http://{named}:{port}/v1",
         "a token is needed" if settings.token else "no token: only this machine can reach it",
+        f"names that other machines may ask it by: {names}" if host != settings.host else "",
         NOTICE,
     ]
-    return "\n".join(lines)
+    return "\n".join(filter(None, lines))
 
 
 def _logger(stream: TextIO | None) -> Callable[[Mapping[str, Any]], None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import takewhile
 from typing import Any
 
 from safetensors import safe_open
@@ -141,11 +142,8 @@ def touches_tower(adapter: Adapter) -> bool:
 
 def _number(version: str) -> tuple[int, ...]:
     """A version's numbers, as far as they are numbers."""
-    found = []
-    for part in version.partition("+")[0].split(".")[:3]:
-        digits = "".join(c for c in part if c.isdigit())
-        found.append(int(digits or 0))
-    return tuple(found)
+    parts = version.partition("+")[0].split(".")[:3]
+    return tuple(int("".join(takewhile(str.isdigit, part)) or 0) for part in parts)
 
 
 def _refused(source: Source, what: str, remedy: str) -> ModelError:

@@ -13,6 +13,7 @@ from ..errors import RunError
 from .backend import End
 
 FILE = "abstain.json"
+EXACT = "float32"  # the precision of which nothing is said
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,17 +55,19 @@ def judged(end: End, held: Held | None) -> dict[str, Any]:
     return {"kind": kind, "confidence": confidence, "verdict": verdict, "threshold": held.threshold}
 
 
-def find(stage: Path) -> Held | None:
+def find(stage: Path, precision: str = EXACT) -> Held | None:
     """The threshold for a stage's model, if an evaluation of the same run calibrated one for exactly this model.
 
     Args:
         stage: the finished stage.
+        precision: in which it is opened; confidences of another one were not those that were calibrated.
     """
     content = runs.content(stage)
     found = []
     for path in sorted(stage.parent.glob(f"*/{FILE}")):
         manifest = runs.read_json(path.parent / runs.MANIFEST)
-        if manifest.get("parents", {}).get(stage.name) == content:
+        asked = manifest.get("section", {}).get("generate", {}).get("precision", EXACT)
+        if manifest.get("parents", {}).get(stage.name) == content and asked == precision:
             found.append(path)
     return read(found[-1], stage.name) if found else None
 

@@ -7,7 +7,6 @@ import hmac
 import time
 from collections import defaultdict, deque
 from collections.abc import Mapping
-from http.cookies import CookieError, SimpleCookie
 
 from .backend import Refused
 
@@ -73,9 +72,6 @@ class Guard:
 
 
 def _cookie(headers: Mapping[str, str]) -> str:
-    """The cookie's value; "" for none, or one that is damaged."""
-    try:
-        found = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-    except CookieError:
-        return ""
-    return "" if found is None else found.value
+    """The cookie's value; "" for none. The standard library's reader takes seconds for a long hostile text."""
+    pairs = (part.strip().partition("=") for part in headers.get("cookie", "").split(";"))
+    return next((value for name, _, value in pairs if name == COOKIE), "")

@@ -6,7 +6,8 @@
 A line's hash covers all of the line but itself. Beside the log, `NAME.head` holds the number and hash of the newest
 line: lines that were cut off at the end are missed there. Someone who may write both files can forge both; so the
 newest hash is also printed when the server stops, to be kept elsewhere. Questions, answers and images stand in it as
-salted hashes only: who holds the text can prove that it was said, who holds the log cannot read it.
+salted hashes only: who holds the text can prove that it was said, who holds the log cannot read it. The salt stands in
+it, so a guess can be compared too: what has few possible values, such as yes or no, is not hidden.
 """
 
 from __future__ import annotations

@@ -151,8 +151,8 @@ def _check_roles(turns: Sequence[Turn], limits: Limits) -> None:
         raise Refused(
             400, "too_many_messages", f"at most {limits.messages} messages are taken", field="messages"
         )
-    others = [part for turn in turns if turn.role != "user" for part in turn.content]
-    if any(isinstance(part, ImagePart) for part in others):
+    lists = [t.content for t in turns if t.role != "user" and not isinstance(t.content, str)]
+    if any(isinstance(part, ImagePart) for parts in lists for part in parts):
         raise Refused(400, "roles", "images stand in a user's messages only", field="messages")
 
 

@@ -89,6 +89,12 @@ function forget() {
   find("copy").disabled = find("export").disabled = true;
 }
 
+// Another image: what is being said of the one before is not waited for, and what was said of it is gone.
+function changed() {
+  state.abort?.abort();
+  forget();
+}
+
 async function run(first) {
   if (!viewers[0].url) return tell("no_image");
   if (!find("question").value.trim()) return tell("no_question");
@@ -183,7 +189,7 @@ find("copy").addEventListener("click", copy);
 find("export").addEventListener("click", save);
 find("language").addEventListener("change", () => change(find("language").value));
 for (const radio of document.querySelectorAll("[name=mode]")) radio.addEventListener("change", mode);
-document.addEventListener("changed", forget);
+document.addEventListener("changed", changed);
 for (const each of ["dragover", "drop"]) document.addEventListener(each, (event) => event.preventDefault());
 suggest();
 change(preferred());

@@ -56,7 +56,7 @@ export class Viewer {
     this.canvas.addEventListener("keydown", (event) => this.key(event));
     this.canvas.addEventListener("pointerdown", (event) => { this.held = [event.clientX, event.clientY]; this.canvas.setPointerCapture(event.pointerId); });
     this.canvas.addEventListener("pointermove", (event) => this.held && this.drag(event));
-    this.canvas.addEventListener("pointerup", () => { this.held = null; });
+    for (const each of ["pointerup", "pointercancel"]) this.canvas.addEventListener(each, () => { this.held = null; });
   }
 
   async take(file) {
@@ -67,17 +67,16 @@ export class Viewer {
     if (VOLUMES.test(file.name)) return this.takeVolume(file, turn);
     if (!TYPES.includes(file.type)) return this.refuse("bad_type");
     if (file.size > this.limits.bytes) return this.refuse("too_large");
-    let bitmap;
-    try {
-      bitmap = await createImageBitmap(file);
-      if (bitmap.width * bitmap.height > this.limits.pixels) return this.refuse("too_large");
-    } catch { return this.refuse("bad_image"); }
+    const bitmap = await createImageBitmap(file).catch(() => null);
+    if (turn !== this.turn) return; // another file was chosen meanwhile
+    if (!bitmap) return this.refuse("bad_image");
+    if (bitmap.width * bitmap.height > this.limits.pixels) return this.refuse("too_large");
     const url = await new Promise((done) => {
       const reader = new FileReader();
       reader.addEventListener("load", () => done(reader.result));
       reader.readAsDataURL(file);
     });
-    if (turn === this.turn) this.show({ bitmap, url, volume: null }); // else another file was chosen meanwhile
+    if (turn === this.turn) this.show({ bitmap, url, volume: null });
   }
 
   async takeVolume(file, turn) {
