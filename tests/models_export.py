@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import models
 from sightline.data.chat import Chat
+from sightline.export import opened
 from sightline.inference import Answer, ask, end_tokens, items
 from sightline.models import checkpoint, trainable
 from sightline.models.family import Bundle
@@ -104,3 +106,22 @@ def without_end(ids: Sequence[Sequence[int]], bundle: Bundle) -> list[list[int]]
     """Answers without the token that ends them."""
     ends = end_tokens(bundle)
     return [[i for i in row if i not in ends] for row in ids]
+
+
+def found_at(package: str) -> str:
+    """Where a package lies, for processes that are told nothing else."""
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    assert spec.origin is not None
+    return str(Path(spec.origin).parents[1])
+
+
+def agree(package: str, place: Path, root: Path, count: int) -> dict[str, Any]:
+    """Answers of a fresh process, which needs this package, are those of the same rounded weights here."""
+    asked = samples(root, count)
+    bundle = opened.load(place)
+    wanted = told(bundle, asked, root)
+    found = elsewhere(TRANSFORMERS, place, asked, root, found_at(package))
+    assert without_end(found["ids"], bundle) == wanted
+    assert found["type"] == "transformers.models.llava.modeling_llava"
+    return opened.report(place)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,7 +11,7 @@ import torch
 import models
 import models_export
 from sightline.errors import MissingExtra, ModelError
-from sightline.export import fp8, opened, rounded
+from sightline.export import fp8, rounded
 from sightline.stages import export as stage
 
 PACKAGES = {"int8": "bitsandbytes", "nf4": "bitsandbytes", "fp8": "llmcompressor"}
@@ -35,32 +33,12 @@ def export(place: Path, kind: str, to: Path) -> Path:
     return to
 
 
-def found_at(package: str) -> str:
-    """Where a package lies, for processes that are told nothing else."""
-    spec = importlib.util.find_spec(package)
-    assert spec is not None
-    assert spec.origin is not None
-    return str(Path(spec.origin).parents[1])
-
-
-def agree(kind: str, place: Path, root: Path, count: int) -> dict[str, Any]:
-    """Answers of a fresh process are those of the same rounded weights here."""
-    asked = models_export.samples(root, count)
-    bundle = opened.load(place)
-    wanted = models_export.told(bundle, asked, root)
-    path = found_at(PACKAGES[kind])
-    found = models_export.elsewhere(models_export.TRANSFORMERS, place, asked, root, path)
-    assert models_export.without_end(found["ids"], bundle) == wanted
-    assert found["type"] == "transformers.models.llava.modeling_llava"
-    return opened.report(place)
-
-
 @pytest.mark.parametrize(("kind", "near"), [("int8", 0.1), ("nf4", 1.0), ("fp8", 0.5)])
 def test_it_opens_in_transformers_and_says_the_same(
     kind: str, near: float, saved: Path, tmp_path: Path
 ) -> None:
     place = export(saved, kind, tmp_path / kind)
-    told = agree(kind, place, tmp_path, 3)
+    told = models_export.agree(PACKAGES[kind], place, tmp_path, 3)
     assert 1e-3 < told["answers"]["moved"] < near
     assert told["opens_with"] == ["transformers"]
 
@@ -68,7 +46,7 @@ def test_it_opens_in_transformers_and_says_the_same(
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["int8", "nf4", "fp8"])
 def test_fifty_samples(kind: str, saved: Path, tmp_path: Path) -> None:
-    agree(kind, export(saved, kind, tmp_path / kind), tmp_path, 50)
+    models_export.agree(PACKAGES[kind], export(saved, kind, tmp_path / kind), tmp_path, 50)
 
 
 @pytest.mark.parametrize(("kind", "size"), [("int8", 1), ("nf4", 0.5), ("fp8", 1)])

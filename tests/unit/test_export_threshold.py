@@ -44,6 +44,10 @@ def test_an_export_brings_its_threshold_along_and_serve_finds_it(taught: Path, t
     assert sure.carried(opened.report(made.to)) == HELD
     assert opened.report(made.to)["kind"] == "merged"
     assert opening.open_model(sources.find(made.to), opening.How()).held == HELD
+    half = opening.How(precision="bfloat16")
+    assert opening.open_model(sources.find(made.to), half).held is None
+    assert opening.open_model(sources.find(taught), half).held is None
+    assert opening.open_model(sources.find(taught), opening.How()).held == HELD
 
 
 @pytest.mark.parametrize(

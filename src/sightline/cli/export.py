@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 METRICS = "vqa,bleu,rouge"
+SEED = 0  # of resamples, and of which samples calibrate
 
 
 def export(
     run: Annotated[str, typer.Argument(help="a trained stage's folder, such as runs/quickstart/aligned")],
-    to: Annotated[str, typer.Option("--to", help="merged, onnx, onnx_int8, int8, nf4 or fp8")],
+    to: Annotated[str, typer.Option("--to", help="merged, onnx, onnx_int8, int8, nf4, fp8, gptq or awq")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="folder to write; must not be there")],
     precision: Annotated[
         str, typer.Option(metavar="float32|bfloat16|float16", help="of weights that are not rounded")
@@ -26,6 +28,12 @@ def export(
         typer.Option(metavar="METRIC=AMOUNT", help="fail where it may have fallen by more; may be repeated"),
     ] = None,
     metrics: Annotated[str, typer.Option(metavar="A,B", help="metrics of the gate's table")] = METRICS,
+    calibrate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE", help="of gptq and awq: samples=128, max_tokens=1024, group=32|64|128"
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="ask at most so many samples")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="print export.json and nothing else on standard output")
@@ -35,14 +43,20 @@ def export(
     import contextlib
     import sys
 
-    section = parse(to, precision, data, gate or [], metrics, limit)
+    section = parse(to, precision, data, gate or [], metrics, limit, calibrate or [])
     with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
         told = write(run, out, section)
     print(json.dumps(told, indent=1, ensure_ascii=False) if as_json else f"{out}: {to}; {told['notice']}")
 
 
 def parse(
-    to: str, precision: str, data: Path | None, gate: list[str], metrics: str, limit: int | None
+    to: str,
+    precision: str,
+    data: Path | None,
+    gate: list[str],
+    metrics: str,
+    limit: int | None,
+    calibrate: Sequence[str] = (),
 ) -> Any:
     """The words of a command line as the section of an `export` stage.
 
@@ -57,10 +71,12 @@ def parse(
     from ..recipe import Export
     from .measure import parse as options
 
-    find(to)  # one that is not written here is refused with its reason
+    find(to)
     asked: dict[str, Any] = {"stage": "export", "model": "RUN", "to": to, "precision": precision}
     if data is not None:
         asked["data"] = str(data)
+    if calibrate:
+        asked["calibrate"] = options(calibrate)
     if gate:
         named = [name.strip() for name in metrics.split(",") if name.strip()]
         asked["gate"] = {"allow": options(gate), "metrics": named, "limit": limit}
@@ -72,7 +88,7 @@ def parse(
         lines = [f"{'.'.join(map(str, e['loc']))} {e['msg']}".strip() for e in error.errors()]
         raise RecipeError(
             "this cannot be exported", where="sightline export", found="; ".join(lines),
-            remedy="`sightline export --help` lists the kinds; a gate needs --data and --gate",
+            remedy="`sightline export --help` lists the kinds; a gate needs --data and --gate, calibration --data",
         ) from None  # fmt: skip
 
 
@@ -91,17 +107,18 @@ def write(run: str, out: Path, section: Any) -> dict[str, Any]:
     from ..stages import export as stage
 
     part = out.with_name(f".{out.name}.part")
+    held = None if section.data is None else prepare.load(Path(section.data))
     order = stage.Order(
-        place=folder_of(Path(run)), kind=section.to, to=part, home=out, precision=section.precision
-    )
+        place=folder_of(Path(run)), kind=section.to, to=part, home=out, precision=section.precision,
+        calibration=stage.ground(section, held, SEED),
+    )  # fmt: skip
     stage.refuse(order)
     shutil.rmtree(part, ignore_errors=True)
     part.parent.mkdir(parents=True, exist_ok=True)
     try:
         stage.make(order)
-        if section.gate is not None:
-            held = prepare.load(Path(section.data))
-            stage.through(order, held, section.gate, home=Path(section.data).resolve().parent, seed=0)
+        if section.gate is not None and held is not None:
+            stage.through(order, held, section.gate, home=Path(section.data).resolve().parent, seed=SEED)
         stage.carry(order)
         part.rename(out)
     finally:

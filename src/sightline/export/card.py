@@ -47,7 +47,20 @@ def text(kind: str, told: Mapping[str, Any]) -> str:
         f"{size:.1f} MiB; the weights in float32 are {before:.1f} MiB. On one made-up question, logits are "
         f"{answers['moved']:.1e} of their length away from the model's, the likeliest words are "
         f"{'the same' if answers['same'] else 'not all the same'}.\n\n{how}\n"
+        f"{_calibration(told.get('calibration'))}"
         f"## The gate\n\n{_gate(told['gate'])}\n## Sizes\n\n{_sizes(told['bytes'])}"
+    )
+
+
+def _calibration(found: Mapping[str, Any] | None) -> str:
+    """What it was calibrated on, in counts and hashes; nothing of a kind that is not calibrated."""
+    if found is None:
+        return ""
+    return (
+        f"## Calibration\n\nLayers of the language model are held in 4 bits ({found['scheme']}, one scale for "
+        f"{found['group']} weights), calibrated on {found['samples']} samples of the {found['split']} split: "
+        f"{found['patients']} patients, {found['images']} images, {found['tokens']} tokens. They were chosen by seed "
+        f"{found['seed']}; the split's file has the SHA-256 `{found['data']}`.\n\n"
     )
 
 

@@ -12,9 +12,8 @@ from typing import Any
 
 import torch
 
-from .. import runs
-from ..errors import MissingExtra
 from ..models.family import Bundle
+from . import compressed
 from .rounded import kept
 
 SCHEME = "FP8_DYNAMIC"
@@ -26,20 +25,13 @@ def write(bundle: Bundle, plain: Path, to: Path, kind: str, precision: str) -> N
     Raises:
         MissingExtra: llmcompressor is not installed.
     """
-    try:
-        from llmcompressor import oneshot
-        from llmcompressor.modifiers.quantization import QuantizationModifier
-    except ImportError:
-        raise MissingExtra("llmcompressor", "fp8") from None
+    compressed.needed()
+    from llmcompressor import oneshot
+    from llmcompressor.modifiers.quantization import QuantizationModifier
+
     made: Any = type(bundle.model).from_pretrained(
         plain, dtype=getattr(torch, precision), local_files_only=True
     )
     names = kept(bundle, "int8")
     oneshot(model=made, recipe=QuantizationModifier(targets="Linear", scheme=SCHEME, ignore=names))
-    made.save_pretrained(to, save_compressed=True)
-    (to / "recipe.yaml").unlink(missing_ok=True)  # of llm-compressor; the config says the same
-    told = runs.read_json(to / "config.json")
-    settings = told["quantization_config"]
-    # It writes the hub's names, which vLLM looks for; transformers looks for those of its modules.
-    settings["ignore"] = list(dict.fromkeys([*settings["ignore"], *names]))
-    runs.write_json(to / "config.json", told)
+    compressed.save(made, to, names)

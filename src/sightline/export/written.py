@@ -7,7 +7,8 @@ files are, and, where there was a gate, what it measured.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from .. import NOTICE, plugins, runs
 from ..errors import ModelError
 from ..models import checkpoint
 from ..models.family import Bundle
-from . import card, folder, fp8, graphs, hub, opened, rounded
+from . import card, folder, fp8, graphs, hub, opened, packed, rounded
+from .calibration import Calibration
 from .probe import MERGED, Origin, continued, distance, logits, probe, same_words, stock
 from .sizes import sizes
 
@@ -35,12 +37,14 @@ class Task:
         home: where that folder will stand.
         ends: ids that end an answer.
         precision: number format of weights that are not rounded.
+        calibration: what a kind that is calibrated is calibrated on.
     """
 
     to: Path
     home: Path
     ends: Collection[int]
     precision: str = "float32"
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True)
@@ -48,42 +52,63 @@ class Kind:
     """One kind of export.
 
     Args:
-        write: (origin, task) -> nothing.
+        write: (origin, task) -> what `export.json` says beyond what it says of every kind.
         allowed: precision -> how far logits may move, as a share of their length; None: that is for the gate to say.
         programs: what opens it beside Sightline, where the parts are all its own.
     """
 
-    write: Callable[[Origin, Task], None]
+    write: Callable[[Origin, Task], Mapping[str, Any]]
     allowed: Callable[[str], float | None]
     programs: tuple[str, ...]
 
 
-def _merged(origin: Origin, task: Task) -> None:
+def _merged(origin: Origin, task: Task) -> Mapping[str, Any]:
     hub.write(origin.bundle, task.to, task.ends, task.precision)
+    return {}
 
 
-def _onnx(origin: Origin, task: Task) -> None:
+def _onnx(origin: Origin, task: Task) -> Mapping[str, Any]:
     folder.write(origin.bundle, task.to, task.ends)
+    return {}
 
 
-def _onnx_int8(origin: Origin, task: Task) -> None:
+def _onnx_int8(origin: Origin, task: Task) -> Mapping[str, Any]:
     folder.write(origin.bundle, task.to, task.ends)
     graphs.round_off(task.to)
+    return {}
 
 
-def _rounded(kind: str) -> Callable[[Origin, Task], None]:
-    def write(origin: Origin, task: Task) -> None:
-        how = rounded.write if kind in rounded.LOADS else fp8.write
-        plain = task.to.with_name(f".{task.to.name}.plain")
-        shutil.rmtree(plain, ignore_errors=True)
-        try:
-            hub.write(origin.bundle, plain, task.ends, task.precision)
+def _rounded(kind: str) -> Callable[[Origin, Task], Mapping[str, Any]]:
+    how = rounded.write if kind in rounded.LOADS else fp8.write
+
+    def write(origin: Origin, task: Task) -> Mapping[str, Any]:
+        with _plain(origin, task) as plain:
             how(origin.bundle, plain, task.to, kind, task.precision)
-            hub.copy_beside(plain, task.to)
-        finally:
-            shutil.rmtree(plain, ignore_errors=True)
+        return {}
 
     return write
+
+
+def _calibrated(kind: str) -> Callable[[Origin, Task], Mapping[str, Any]]:
+    def write(origin: Origin, task: Task) -> Mapping[str, Any]:
+        held = packed.check(origin.bundle, kind, task.calibration)
+        with _plain(origin, task) as plain:
+            return packed.write(origin.bundle, plain, task.to, kind, task.precision, held)
+
+    return write
+
+
+@contextmanager
+def _plain(origin: Origin, task: Task) -> Iterator[Path]:
+    """A hub's folder of the model for as long as its layers are rounded; what stands beside them is kept."""
+    plain = task.to.with_name(f".{task.to.name}.plain")
+    shutil.rmtree(plain, ignore_errors=True)
+    try:
+        hub.write(origin.bundle, plain, task.ends, task.precision)
+        yield plain
+        hub.copy_beside(plain, task.to)
+    finally:
+        shutil.rmtree(plain, ignore_errors=True)
 
 
 def _near(precision: str) -> float:
@@ -101,22 +126,18 @@ KINDS = {
     "int8": Kind(_rounded("int8"), _unjudged, ("transformers",)),
     "nf4": Kind(_rounded("nf4"), _unjudged, ("transformers",)),
     "fp8": Kind(_rounded("fp8"), _unjudged, ("transformers",)),
+    "gptq": Kind(_calibrated("gptq"), _unjudged, ("transformers",)),
+    "awq": Kind(_calibrated("awq"), _unjudged, ("transformers",)),
 }
-REFUSED = ("gptq", "awq")
+ROUNDED = (*rounded.LOADS, "fp8", *packed.SCHEMES)  # folders whose weights are held in fewer bits
 
 
 def find(name: str) -> Kind:
     """The kind of that name.
 
     Raises:
-        ModelError: there is none, or one that is not written here.
+        ModelError: there is none.
     """
-    if name in REFUSED:
-        raise ModelError(
-            f"'{name}' is not written: it was not tried on a model with images here", where="--to", found=name,
-            expected=", ".join(KINDS), remedy="use nf4, which needs no calibration, or give the merged folder to "
-            "llm-compressor with pictures and reports of your own to calibrate on",
-        )  # fmt: skip
     if name not in KINDS:
         raise ModelError(
             f"no kind of export '{name}'{plugins.nearest(name, list(KINDS))}", where="--to", found=name,
@@ -142,7 +163,7 @@ def export(origin: Origin, name: str, task: Task) -> dict[str, Any]:
     kind = find(name)
     plain = hub.is_plain(origin.bundle)
     weights = sum(p.numel() for p in origin.bundle.model.parameters()) * 4
-    kind.write(origin, task)
+    more = kind.write(origin, task)
     if "onnxruntime" not in kind.programs:
         (task.to / hub.SECTION).write_text(hub.section(origin.bundle, task.home), encoding="utf-8")
     origin.bundle.model.to("meta")
@@ -157,6 +178,7 @@ def export(origin: Origin, name: str, task: Task) -> dict[str, Any]:
         "merged": {"moved": origin.merged, "allowed": MERGED},
         "answers": moved,
         "bytes": {"float32": weights, "files": sizes(task.to)},
+        **more,
         "gate": None,
         "notice": NOTICE,
         "versions": runs.versions(),

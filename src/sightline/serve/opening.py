@@ -13,6 +13,7 @@ from ..data import prepare
 from ..data.turns import exchanges
 from ..errors import DataError, ModelError
 from ..export import opened as exports
+from ..export.written import ROUNDED
 from ..inference import REPORT, in_precision
 from ..models import adapter, checkpoint, foreign, quantized
 from ..models.family import Bundle
@@ -88,7 +89,8 @@ def open_model(source: Source, how: How) -> Opened:
     if how.threshold is not None:
         held = sure.read(how.threshold, source.stage.name)
     elif whole:
-        held = sure.find(source.stage) if sealed else sure.carried(source.told)
+        told = source.told if how.precision == sure.EXACT else {}
+        held = sure.find(source.stage, how.precision) if sealed else sure.carried(told)
     about = _taught(source.folder) if sealed else {}
     named = identity(source, how, bundle.family.name)
     return Opened(bundle=bundle, identity=named, held=held, about=about, note=_note(source, found))
@@ -130,7 +132,7 @@ def _check(source: Source, how: How) -> None:
         ModelError: graphs take neither, and rounded weights are not rounded again.
     """
     asked = [word for word, on in (("--load", how.load), ("--adapter", how.adapter)) if on]
-    rounded = source.told.get("kind") in ("int8", "nf4", "fp8")
+    rounded = source.told.get("kind") in ROUNDED
     if source.kind == "graphs" and how.precision != "float32":
         asked.append(f"--precision {how.precision}")
     if asked and (source.kind == "graphs" or (rounded and how.load)):

@@ -17,12 +17,13 @@ from ..data import prepare
 from ..data.prepare import Prepared
 from ..data.rows import select
 from ..errors import ModelError, RunError
-from ..export import card, encoder, gate, opened, written
+from ..export import calibration, card, encoder, gate, opened, written
+from ..export.calibration import Calibration
 from ..export.probe import open_origin
 from ..inference import end_tokens
 from ..models import checkpoint
 from ..models.family import Bundle
-from ..recipe import Export, Gate
+from ..recipe import CALIBRATED, Calibrate, Export, Gate
 from ..runs import Run
 from ..serve import sure
 from ..types import Prediction, Sample, View
@@ -45,6 +46,7 @@ class Order:
         to: folder to write into; made here.
         home: where that folder will stand.
         precision: number format of weights that are not rounded.
+        calibration: what a kind that is calibrated is calibrated on.
     """
 
     place: Path
@@ -52,20 +54,32 @@ class Order:
     to: Path
     home: Path
     precision: str = "float32"
+    calibration: Calibration | None = None
 
 
 def run(run: Run, section: Export, seed: int) -> None:
     """Write the export, ask it beside the model, and refuse it where it has become too much worse."""
+    data = None if section.data is None else prepare.load(run.parents[section.data])
     order = Order(
         place=checkpoint.folder_of(run.parents[section.model]), kind=section.to, to=run.work / FOLDER,
-        home=run.folder / FOLDER, precision=section.precision,
+        home=run.folder / FOLDER, precision=section.precision, calibration=ground(section, data, seed),
     )  # fmt: skip
     shutil.rmtree(order.to, ignore_errors=True)
     told = make(order)
     run.event("written", bytes=sum(told["bytes"]["files"].values()))
-    if section.gate is not None and section.data is not None:
-        data = prepare.load(run.parents[section.data])
+    if section.gate is not None and data is not None:
         through(order, data, section.gate, home=run.folder.parent, seed=seed)
+
+
+def ground(section: Export, data: Prepared | None, seed: int) -> Calibration | None:
+    """What a kind is calibrated on: the train split of `data`, read as it is taught; nothing for the other kinds.
+
+    Raises:
+        RunError: the data set has nothing to calibrate on.
+    """
+    if section.to not in CALIBRATED or data is None:
+        return None
+    return calibration.of(data, section.calibrate or Calibrate(), aided(data), seed)
 
 
 def make(order: Order) -> dict[str, Any]:
@@ -84,7 +98,9 @@ def make(order: Order) -> dict[str, Any]:
     else:
         origin = open_origin(order.place)
         ends = end_tokens(origin.bundle)
-        task = written.Task(to=order.to, home=order.home, ends=ends, precision=order.precision)
+        task = written.Task(
+            to=order.to, home=order.home, ends=ends, precision=order.precision, calibration=order.calibration
+        )
         told = written.export(origin, order.kind, task)
     print(f"  {order.kind}: {size(told)}")
     return told
