@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -58,6 +59,22 @@ def test_a_stage_as_it_is_served(taught: Path) -> None:
     assert (
         open_model(sources.find(taught / "model"), How(precision="bfloat16")).identity.name == "tiny/taught"
     )
+
+
+def test_a_threshold_of_another_precision_is_named(taught: Path, tmp_path: Path) -> None:
+    stage = shutil.copytree(taught.parent, tmp_path / "tiny") / "taught"
+    assert open_model(sources.find(stage), How()).note == ""
+    entry = {"threshold": 0.75, "of": "choices", "alpha": 0.1, "promise": "kept"}
+    section = {"stage": "x", "generate": {"precision": "bfloat16"}}
+    with runs.start(
+        stage.parent / "evaluate", section=section, seed=0, version=1, parents={"taught": stage}
+    ) as run:
+        runs.write_json(run.work / "abstain.json", {"models": {"taught": entry}})
+    said = "note: a threshold was calibrated in bfloat16; --precision bfloat16 shows verdicts"
+    exact = open_model(sources.find(stage), How())
+    assert (exact.held, exact.note) == (None, said)
+    half = open_model(sources.find(stage), How(precision="bfloat16"))
+    assert (half.held.threshold if half.held else None, half.note) == (0.75, "")
 
 
 def test_an_answer_of_a_trained_stage(taught: Path) -> None:

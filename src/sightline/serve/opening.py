@@ -93,7 +93,10 @@ def open_model(source: Source, how: How) -> Opened:
         held = sure.find(source.stage, how.precision) if sealed else sure.carried(told)
     about = _taught(source.folder) if sealed else {}
     named = identity(source, how, bundle.family.name)
-    return Opened(bundle=bundle, identity=named, held=held, about=about, note=_note(source, found))
+    note = _note(source, found)
+    if sealed and whole and held is None:
+        note = _elsewhere(source)
+    return Opened(bundle=bundle, identity=named, held=held, about=about, note=note)
 
 
 def identity(source: Source, how: How, family: str) -> Identity:
@@ -117,6 +120,14 @@ def _note(source: Source, found: adapter.Adapter | None) -> str:
     if found is None or adapter.is_named(found, source.name):
         return ""
     return f"note: the adapter says that it was trained on {found.base}, and it is served on {source.name}"
+
+
+def _elsewhere(source: Source) -> str:
+    """That a threshold was calibrated, but in another precision."""
+    others = " or ".join(sure.calibrated(source.stage))
+    return (
+        f"note: a threshold was calibrated in {others}; --precision {others} shows verdicts" if others else ""
+    )
 
 
 def files(folder: Path) -> str:

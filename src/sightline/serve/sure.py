@@ -62,14 +62,19 @@ def find(stage: Path, precision: str = EXACT) -> Held | None:
         stage: the finished stage.
         precision: in which it is opened; confidences of another one were not those that were calibrated.
     """
+    found = calibrated(stage).get(precision)
+    return None if found is None else read(found, stage.name)
+
+
+def calibrated(stage: Path) -> dict[str, Path]:
+    """Precisions in which evaluations of the same run calibrated a threshold for exactly this model, and where."""
     content = runs.content(stage)
-    found = []
+    found = {}
     for path in sorted(stage.parent.glob(f"*/{FILE}")):
         manifest = runs.read_json(path.parent / runs.MANIFEST)
-        asked = manifest.get("section", {}).get("generate", {}).get("precision", EXACT)
-        if manifest.get("parents", {}).get(stage.name) == content and asked == precision:
-            found.append(path)
-    return read(found[-1], stage.name) if found else None
+        if manifest.get("parents", {}).get(stage.name) == content:
+            found[manifest.get("section", {}).get("generate", {}).get("precision", EXACT)] = path
+    return found
 
 
 def carried(told: Mapping[str, Any]) -> Held | None:
