@@ -302,7 +302,7 @@ CALIBRATED = ("gptq", "awq")
 class Export(Section):
     """A trained model, or an image-text encoder, as files that other programs open.
 
-    With a `gate` the export fails where the answers to `data` become worse than it allows.
+    With a `gate` it fails where the answers to `data` become worse than it allows. `round`: more that `fp8` rounds.
     """
 
     stage: Literal["export"]
@@ -312,7 +312,8 @@ class Export(Section):
     data: str | None = None
     gate: Gate | None = None
     calibrate: Calibrate | None = None
-    later = ("calibrate",)
+    round: tuple[Literal["vision", "connector", "head"], ...] | None = None
+    later = ("calibrate", "round")
 
     @model_validator(mode="after")
     def _asked(self) -> Export:
@@ -325,6 +326,8 @@ class Export(Section):
             raise ValueError("`data` and `gate` belong together: what is asked, and how far answers may fall")
         if calibrated and self.gate is not None and self.gate.split == "train":
             raise ValueError("gate.split: the train split is what it is calibrated on; ask another one")
+        if self.round and self.to != "fp8":
+            raise ValueError("round: of fp8 alone")
         if self.precision != "float32" and self.to.startswith("onnx"):
             raise ValueError("precision: graphs are computed in float32")
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import torch
 
 import models
 import models_export
-from sightline.errors import MissingExtra, ModelError
-from sightline.export import fp8, rounded
+from sightline.errors import MissingExtra, ModelError, RecipeError
+from sightline.export import fp8, opened, rounded
 from sightline.stages import export as stage
 
+command = importlib.import_module("sightline.cli.export")  # the package has the function under that name
 PACKAGES = {"int8": "bitsandbytes", "nf4": "bitsandbytes", "fp8": "llmcompressor"}
 LAYERS = 7 * 2  # linear layers of the language model
 
@@ -84,6 +86,38 @@ def test_names_that_stay(language: Path) -> None:
         rounded.kept(bundle, "nf4")
 
 
+def test_other_parts_are_rounded_where_they_are_asked_for(saved: Path, tmp_path: Path) -> None:
+    pytest.importorskip("llmcompressor")
+    from safetensors.torch import load_file
+
+    to = tmp_path / "all"
+    stage.make(stage.Order(place=saved, kind="fp8", to=to, home=to, also=fp8.PARTS))
+    assert opened.report(to)["also"] == ["connector", "head", "vision"]
+    weights = load_file(to / "model.safetensors")
+    narrow = {n for n, tensor in weights.items() if n.endswith(".weight") and tensor.element_size() == 1}
+    bundle = opened.load(to)
+    linears = [n for n, m in bundle.model.named_modules() if isinstance(m, torch.nn.Linear)]
+    assert len(narrow) == len(linears) > LAYERS + 3
+    # Not word for word: a sum in another order may round a tower's outputs to the next of few numbers.
+    asked, root = models_export.samples(tmp_path / "asked", 2), tmp_path / "asked"
+    found = models_export.elsewhere(
+        models_export.TRANSFORMERS, to, asked, root, models_export.found_at("llmcompressor")
+    )
+    assert found["type"] == "transformers.models.llava.modeling_llava"
+    assert [len(ids) > 0 for ids in found["ids"]] == [True, True]
+
+
+def test_parts_that_cannot_be_rounded_say_why(language: Path, tied_language: Path) -> None:
+    with pytest.raises(ModelError, match="table of words"):
+        fp8.layers(models.bundle(tied_language), "head")
+    bundle = models.bundle(language)
+    assert fp8.layers(bundle, "head") == ["lm_head"]
+    assert len(fp8.layers(bundle, "connector")) == 2
+    bundle.model.model.vision_tower = torch.nn.Identity()
+    with pytest.raises(ModelError, match="no linear layer"):
+        fp8.layers(bundle, "vision")
+
+
 def test_without_the_package_it_is_named(monkeypatch: pytest.MonkeyPatch, language: Path) -> None:
     for package in ("bitsandbytes", "llmcompressor"):
         monkeypatch.setitem(__import__("sys").modules, package, None)
@@ -93,3 +127,11 @@ def test_without_the_package_it_is_named(monkeypatch: pytest.MonkeyPatch, langua
     with pytest.raises(MissingExtra) as error:
         fp8.write(models.bundle(language), Path("a"), Path("b"), "fp8", "float32")
     assert error.value.remedy == "pip install 'sightline[fp8]'"
+
+
+def test_the_command_names_parts() -> None:
+    assert command.parse("fp8", "float32", None, [], "vqa", None, (), ["head"]).round == ("head",)
+    for kind, part, told in (("int8", "head", "round: of fp8 alone"), ("fp8", "language", "round.0")):
+        with pytest.raises(RecipeError) as error:
+            command.parse(kind, "float32", None, [], "vqa", None, (), [part])
+        assert told in str(error.value.found)

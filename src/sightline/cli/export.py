@@ -4,22 +4,44 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from .options import grouped
+
 METRICS = "vqa,bleu,rouge"
 SEED = 0  # of resamples, and of which samples calibrate
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rounding:
+    """How weights are held."""
+
+    precision: Annotated[
+        str, typer.Option(metavar="float32|bfloat16|float16", help="of weights that are not rounded")
+    ] = "float32"
+    also: Annotated[
+        list[str] | None,
+        typer.Option("--round", metavar="PART", help="vision, connector or head: fp8 rounds it, too"),
+    ] = None
+    calibrate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE", help="of gptq and awq: samples=128, max_tokens=1024, group=32|64|128"
+        ),
+    ] = None
+
+
+@grouped
 def export(
+    *,
     run: Annotated[str, typer.Argument(help="a trained stage's folder, such as runs/quickstart/aligned")],
     to: Annotated[str, typer.Option("--to", help="merged, onnx, onnx_int8, int8, nf4, fp8, gptq or awq")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="folder to write; must not be there")],
-    precision: Annotated[
-        str, typer.Option(metavar="float32|bfloat16|float16", help="of weights that are not rounded")
-    ] = "float32",
+    rounding: Rounding,
     data: Annotated[
         Path | None, typer.Option(metavar="DIR", help="a prepared data set, such as runs/quickstart/data")
     ] = None,
@@ -28,12 +50,6 @@ def export(
         typer.Option(metavar="METRIC=AMOUNT", help="fail where it may have fallen by more; may be repeated"),
     ] = None,
     metrics: Annotated[str, typer.Option(metavar="A,B", help="metrics of the gate's table")] = METRICS,
-    calibrate: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUE", help="of gptq and awq: samples=128, max_tokens=1024, group=32|64|128"
-        ),
-    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="ask at most so many samples")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="print export.json and nothing else on standard output")
@@ -43,7 +59,16 @@ def export(
     import contextlib
     import sys
 
-    section = parse(to, precision, data, gate or [], metrics, limit, calibrate or [])
+    section = parse(
+        to,
+        rounding.precision,
+        data,
+        gate or [],
+        metrics,
+        limit,
+        rounding.calibrate or [],
+        rounding.also or [],
+    )
     with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
         told = write(run, out, section)
     print(json.dumps(told, indent=1, ensure_ascii=False) if as_json else f"{out}: {to}; {told['notice']}")
@@ -57,6 +82,7 @@ def parse(
     metrics: str,
     limit: int | None,
     calibrate: Sequence[str] = (),
+    also: Sequence[str] = (),
 ) -> Any:
     """The words of a command line as the section of an `export` stage.
 
@@ -73,6 +99,8 @@ def parse(
 
     find(to)
     asked: dict[str, Any] = {"stage": "export", "model": "RUN", "to": to, "precision": precision}
+    if also:
+        asked["round"] = also
     if data is not None:
         asked["data"] = str(data)
     if calibrate:
@@ -106,11 +134,12 @@ def write(run: str, out: Path, section: Any) -> dict[str, Any]:
     from ..models.checkpoint import folder_of
     from ..stages import export as stage
 
-    part = out.with_name(f".{out.name}.part")
+    place = out.resolve()
+    part = place.with_name(f".{place.name}.part")
     held = None if section.data is None else prepare.load(Path(section.data))
     order = stage.Order(
         place=folder_of(Path(run)), kind=section.to, to=part, home=out, precision=section.precision,
-        calibration=stage.ground(section, held, SEED),
+        calibration=stage.ground(section, held, SEED), also=section.round or (),
     )  # fmt: skip
     stage.refuse(order)
     shutil.rmtree(part, ignore_errors=True)

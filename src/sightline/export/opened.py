@@ -37,11 +37,6 @@ def load(place: Path) -> Bundle:
     told = yaml.safe_load((place / hub.SECTION).read_text(encoding="utf-8"))["model"]
     section = Model.model_validate({**told, "path": str(place)}).model_dump()
     bundle: Bundle = plugins.load("families", section["family"]).compose(section, 0)
-    compressor = getattr(getattr(bundle.model, "hf_quantizer", None), "compressor", None)
-    if (
-        compressor is not None
-    ):  # of 8-bit floats; it waits for the forward of the whole model, which is passed by here
-        compressor.decompress_model(bundle.model)
     bundle.model.requires_grad_(False)
     bundle.model.eval()
     return bundle

@@ -38,6 +38,7 @@ class Task:
         ends: ids that end an answer.
         precision: number format of weights that are not rounded.
         calibration: what a kind that is calibrated is calibrated on.
+        also: parts that are rounded with the language model, see `fp8.PARTS`.
     """
 
     to: Path
@@ -45,6 +46,7 @@ class Task:
     ends: Collection[int]
     precision: str = "float32"
     calibration: Calibration | None = None
+    also: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -79,14 +81,18 @@ def _onnx_int8(origin: Origin, task: Task) -> Mapping[str, Any]:
 
 
 def _rounded(kind: str) -> Callable[[Origin, Task], Mapping[str, Any]]:
-    how = rounded.write if kind in rounded.LOADS else fp8.write
-
     def write(origin: Origin, task: Task) -> Mapping[str, Any]:
         with _plain(origin, task) as plain:
-            how(origin.bundle, plain, task.to, kind, task.precision)
+            rounded.write(origin.bundle, plain, task.to, kind, task.precision)
         return {}
 
     return write
+
+
+def _fp8(origin: Origin, task: Task) -> Mapping[str, Any]:
+    with _plain(origin, task) as plain:
+        fp8.write(origin.bundle, plain, task.to, "fp8", task.precision, task.also)
+    return {"also": sorted(task.also)} if task.also else {}
 
 
 def _calibrated(kind: str) -> Callable[[Origin, Task], Mapping[str, Any]]:
@@ -125,7 +131,7 @@ KINDS = {
     "onnx_int8": Kind(_onnx_int8, _unjudged, ("onnxruntime",)),
     "int8": Kind(_rounded("int8"), _unjudged, ("transformers",)),
     "nf4": Kind(_rounded("nf4"), _unjudged, ("transformers",)),
-    "fp8": Kind(_rounded("fp8"), _unjudged, ("transformers",)),
+    "fp8": Kind(_fp8, _unjudged, ("transformers",)),
     "gptq": Kind(_calibrated("gptq"), _unjudged, ("transformers",)),
     "awq": Kind(_calibrated("awq"), _unjudged, ("transformers",)),
 }

@@ -93,6 +93,10 @@ def weights(kind: Any, place: Path, title: str) -> Any:
             f"'{place}' is not a complete {title}", where=f"missing {sorted(info['missing_keys'])[:5]}",
             found=f"unexpected {sorted(info['unexpected_keys'])[:5]}",
         )  # fmt: skip
+    # Of compressed-tensors: it waits for a forward of the whole model, which parts that are asked alone pass by.
+    compressor = getattr(getattr(model, "hf_quantizer", None), "compressor", None)
+    if compressor is not None:
+        compressor.decompress_model(model)
     return model
 
 

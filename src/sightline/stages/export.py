@@ -7,7 +7,7 @@ was evaluated already are known.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ class Order:
         home: where that folder will stand.
         precision: number format of weights that are not rounded.
         calibration: what a kind that is calibrated is calibrated on.
+        also: parts that are rounded with the language model.
     """
 
     place: Path
@@ -55,6 +56,7 @@ class Order:
     home: Path
     precision: str = "float32"
     calibration: Calibration | None = None
+    also: Collection[str] = ()
 
 
 def run(run: Run, section: Export, seed: int) -> None:
@@ -63,6 +65,7 @@ def run(run: Run, section: Export, seed: int) -> None:
     order = Order(
         place=checkpoint.folder_of(run.parents[section.model]), kind=section.to, to=run.work / FOLDER,
         home=run.folder / FOLDER, precision=section.precision, calibration=ground(section, data, seed),
+        also=section.round or (),
     )  # fmt: skip
     shutil.rmtree(order.to, ignore_errors=True)
     told = make(order)
@@ -99,8 +102,9 @@ def make(order: Order) -> dict[str, Any]:
         origin = open_origin(order.place)
         ends = end_tokens(origin.bundle)
         task = written.Task(
-            to=order.to, home=order.home, ends=ends, precision=order.precision, calibration=order.calibration
-        )
+            to=order.to, home=order.home, ends=ends, precision=order.precision, calibration=order.calibration,
+            also=order.also,
+        )  # fmt: skip
         told = written.export(origin, order.kind, task)
     print(f"  {order.kind}: {size(told)}")
     return told
