@@ -91,6 +91,13 @@ def test_the_best_validated_step_is_the_result(done: dict[str, Path]) -> None:
     }
     told = small.events(done["encoder"], "validation")
     assert [e["step"] for e in told] == [5, 10, 15, 20, 24]
+    kept = next(e for e in found["history"] if e["step"] == found["best"])
+    scores = {row["metric"]: row for row in found["scores"]}
+    assert set(scores) == set(kept) - {"step", "loss"}
+    for name, row in scores.items():
+        assert row["value"] == pytest.approx(kept[name], abs=1e-6)
+        assert row["low"] <= row["value"] <= row["high"]
+    assert scores["r_at_5_image_to_text"]["low"] < scores["r_at_5_image_to_text"]["high"]
 
 
 def test_the_best_weights_are_saved_and_not_the_last(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .. import judging, plugins
 from ..data import prepare
 from ..data.rows import select
@@ -51,7 +53,8 @@ def run(run: Run, section: Contrast, seed: int) -> None:
     kept = read(encoder, texts) if trainable.is_frozen(section.trainable, "text") else None
     towers = Towers(encoder, trained, given=look.given, chunk=section.chunk)
     collate, loss = CaptionCollator(encoder.tokenize, look, kept), formula(section, plugin)
-    best = validation(run, section, towers, Examination(rows["valid"], collate, section.train.batch), loss)
+    valid = Examination(rows["valid"], collate, section.train.batch)
+    best = validation(run, section, towers, valid, loss)
     job = Job(
         answers=towers,
         asked=section.trainable,
@@ -64,11 +67,12 @@ def run(run: Run, section: Contrast, seed: int) -> None:
     )
     curve = fit(run, job, ContrastTrainer, plugin=plugin, loss=loss, best=best)
     write_json(run.work / "curve.json", curve)
+    told: dict[str, Any] = {"best": None, "history": []}
     if best is not None:
         best.restore()
-    write_json(
-        run.work / "validation.json", {"best": best and best.step, "history": best.history if best else []}
-    )
+        scores, _ = scored(run.name, towers, valid, seed)
+        told = {"best": best.step, "history": best.history, "scores": scores["rows"]}
+    write_json(run.work / "validation.json", told)
     labels = {sample.id: sample.labels for sample in samples.get("test", [])}
     measure(run, towers, Examination(rows["test"], collate, section.train.batch), labels, seed)
     asked = section.model_dump(mode="json")["trainable"]
@@ -118,17 +122,24 @@ def measure(
     run: Run, towers: Towers, exam: Examination, labels: Mapping[str, Mapping[str, int]], seed: int
 ) -> None:
     """Write `scores.json` with intervals and chance, and the map of the test split."""
-    rows: list[dict[str, Any]] = []
-    parts: list[dict[str, Any]] = []
+    told: dict[str, Any] = {"rows": [], "paired": [], "parts": []}
     if exam.rows:
-        images, texts = exam.embed(towers)
-        found = {m.name: m for m in exam.measures(images, texts)}
-        rows, parts = judging.rows({(run.name, "clean"): found}, seed, RESAMPLES)
+        told, (images, texts) = scored(run.name, towers, exam, seed)
         known = [labels[row.sample] for row in exam.rows]
         scatter.write(run.work, images, texts, [row.id for row in exam.rows], known, seed=seed)
     else:
         print("  the test split has no such pairs: nothing is scored")
+    write_json(run.work / "scores.json", told)
+    run.event("scored", rows=len(told["rows"]))
+
+
+def scored(
+    name: str, towers: Towers, exam: Examination, seed: int
+) -> tuple[dict[str, Any], tuple[np.ndarray, np.ndarray]]:
+    """What `scores.json` says of a split, with intervals and chance; embeddings [rows, width] of images, of texts."""
+    images, texts = exam.embed(towers)
+    found = {m.name: m for m in exam.measures(images, texts)}
+    rows, parts = judging.rows({(name, "clean"): found}, seed, RESAMPLES)
     chance = {part["metric"]: part["value"] for part in parts}
     rows = [{**row, "chance": chance[row["metric"]]} for row in rows]
-    write_json(run.work / "scores.json", {"rows": rows, "paired": [], "parts": parts})
-    run.event("scored", rows=len(rows))
+    return {"rows": rows, "paired": [], "parts": parts}, (images, texts)
