@@ -14,7 +14,7 @@ from typing import Any
 
 from . import plugins, stats
 from .metrics import looking, reliance
-from .metrics.measure import Measure
+from .metrics.measure import Measure, Metric
 from .types import Prediction
 
 Side = tuple[str, str]
@@ -55,16 +55,31 @@ def measure(
         metrics: names, or `{name: options}`.
         root: the data root, for metrics with an option `data` that is not given.
     """
+    known = loaded(metrics, root)
+    return {
+        side: {m.name: m for metric, options in known for m in metric.score(list(made), **options)}
+        for side, made in predictions.items()
+    }
+
+
+def loaded(
+    metrics: Sequence[str | Mapping[str, Mapping[str, Any]]], root: Path | None = None
+) -> list[tuple[Metric, dict[str, Any]]]:
+    """Metrics with their options.
+
+    Args:
+        metrics: names, or `{name: options}`.
+        root: the data root, for metrics with an option `data` that is not given.
+
+    Raises:
+        RecipeError: an unknown metric, or options that do not fit.
+    """
     named = [({metric: {}} if isinstance(metric, str) else metric) for metric in metrics]
-    loaded = [
+    return [
         (plugins.load("metrics", name), completed(name, options, root))
         for each in named
         for name, options in each.items()
     ]
-    return {
-        side: {m.name: m for metric, options in loaded for m in metric.score(list(made), **options)}
-        for side, made in predictions.items()
-    }
 
 
 def completed(name: str, options: Mapping[str, Any], root: Path | None) -> dict[str, Any]:

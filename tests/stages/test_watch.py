@@ -18,10 +18,11 @@ from sightline.data.chat import Chat
 from sightline.data.collate import Plan, SupervisedCollator, Together
 from sightline.data.rows import encode_samples
 from sightline.errors import Interrupted, RecipeError, RunError
+from sightline.judging import loaded
 from sightline.models.features import Pixels, gridder
 from sightline.stages import launch
 from sightline.stages.launch import Spread
-from sightline.train.forced import Forced, scored
+from sightline.train.forced import Forced
 from sightline.train.trainers import Answers, SupervisedTrainer
 from sightline.types import Prediction
 
@@ -86,7 +87,7 @@ def test_the_figures_are_those_of_plain_forward_passes(language: Path, tmp_path:
     answers = Answers(made, made.model, given="pixels")
     forced = Forced(
         answers=answers, rows=rows, samples={s.id: s for s in samples}, collate=SupervisedCollator(plan),
-        batch=2, metrics=scored(["rouge", "vqa"]),
+        batch=2, metrics=loaded(["rouge", "vqa"]),
     )  # fmt: skip
     answers.train()
     found = forced.validate()

@@ -125,7 +125,7 @@ def test_without_the_package_it_is_named(monkeypatch: pytest.MonkeyPatch, langua
         rounded.config("nf4", [], torch.float32)
     assert error.value.remedy == "pip install 'sightline[quantized]'"
     with pytest.raises(MissingExtra) as error:
-        fp8.write(models.bundle(language), Path("a"), Path("b"), "fp8", "float32")
+        fp8.write(models.bundle(language), Path("a"), Path("b"), "float32")
     assert error.value.remedy == "pip install 'sightline[fp8]'"
 
 

@@ -20,21 +20,16 @@ from . import compressed
 from .rounded import kept
 
 SCHEME = "FP8_DYNAMIC"
-
-
 PARTS = ("vision", "connector", "head")  # what may be rounded, too
 
 
-def write(
-    bundle: Bundle, plain: Path, to: Path, kind: str, precision: str, also: Collection[str] = ()
-) -> None:
+def write(bundle: Bundle, plain: Path, to: Path, precision: str, also: Collection[str] = ()) -> None:
     """Round the model of a hub's folder and write it into another one. See `rounded.write`.
 
     Args:
         bundle: the same model, for its names.
         plain: the folder, as `hub.write` made it.
         to: where to write weights and config.
-        kind: `fp8`.
         precision: number format of what is not rounded.
         also: which of `PARTS` are rounded with the language model.
 

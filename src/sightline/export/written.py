@@ -91,7 +91,7 @@ def _rounded(kind: str) -> Callable[[Origin, Task], Mapping[str, Any]]:
 
 def _fp8(origin: Origin, task: Task) -> Mapping[str, Any]:
     with _plain(origin, task) as plain:
-        fp8.write(origin.bundle, plain, task.to, "fp8", task.precision, task.also)
+        fp8.write(origin.bundle, plain, task.to, task.precision, task.also)
     return {"also": sorted(task.also)} if task.also else {}
 
 

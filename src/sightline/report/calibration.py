@@ -7,7 +7,7 @@ from typing import Any
 
 from .charts import SERIES, key, marker
 from .glossary import label
-from .markup import Html, bounds, count, digits, el, number
+from .markup import Html, bounds, count, digits, el, number, scroll
 from .page import Page
 
 LEFT, WIDE, TOP, TALL = 15.0, 80.0, 8, 150
@@ -96,7 +96,7 @@ def _table(page: Page, known: Mapping[str, Mapping[str, Any]]) -> Html:
     body.append(el("tr", el("th", "Answers", scope="row"), sizes))
     head = el("tr", el("th", "Lower is better", scope="col"), heads)
     table = el("table", el("thead", head), el("tbody", body), class_="scores")
-    return el("div", table, class_="scroll", role="region", aria_label="Calibration", tabindex=0)
+    return scroll(table, "Calibration")
 
 
 def _score(found: Mapping[str, Any] | None) -> Html:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .markup import Html, count, el
+from .markup import Html, count, el, scroll
 from .page import Page
 
 
@@ -37,4 +37,4 @@ def _table(model: str, metric: str, table: Mapping[str, Any]) -> Html:
     ]  # fmt: skip
     caption = f"{metric.removesuffix('_accuracy').replace('_', ' ').capitalize()}: what {model} named"
     whole = el("table", el("caption", caption), el("thead", head), el("tbody", body))
-    return el("div", whole, class_="scroll", role="region", aria_label=caption, tabindex=0)
+    return scroll(whole, caption)

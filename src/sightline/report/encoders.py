@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .markup import Html, bounds, count, digits, el
+from .markup import Html, bounds, count, digits, el, scroll
 from .page import Page
 from .scatter import inline
 
@@ -38,9 +38,7 @@ def _table(rows: list[Mapping[str, Any]]) -> Html:
         for name in NAMES
         if any(f"{name}_{way}" in known for way in ways)
     ]
-    return _scroll(
-        el("table", el("thead", head), el("tbody", body), class_="scores"), "How reports are found"
-    )
+    return scroll(el("table", el("thead", head), el("tbody", body), class_="scores"), "How reports are found")
 
 
 def _score(row: Mapping[str, Any] | None) -> Html:
@@ -76,8 +74,4 @@ def _coverage(found: Mapping[str, Any]) -> Html:
         for row in found["table"]
     ]  # fmt: skip
     table = el("table", el("thead", el("tr", heads)), el("tbody", body), class_="scores")
-    return _scroll(table, "Risk by number of reports")
-
-
-def _scroll(table: Html, name: str) -> Html:
-    return el("div", table, class_="scroll", role="region", aria_label=name, tabindex=0)
+    return scroll(table, "Risk by number of reports")

@@ -42,6 +42,11 @@ def el(tag: str, *children: Child, **attributes: str | int | float | bool | None
     return Html(opening if tag in VOID else f"{opening}{join(children)}</{tag}>")
 
 
+def scroll(table: Html, name: str) -> Html:
+    """A table that scrolls sideways by itself where it is too wide, by keyboard too; readers are told its name."""
+    return el("div", table, class_="scroll", role="region", aria_label=name, tabindex=0)
+
+
 def join(children: Child) -> Html:
     """Children in order, escaped where they are not `Html`."""
     if children is None:

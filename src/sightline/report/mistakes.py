@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import quote
 
 from .charts import key
-from .markup import Html, count, el, words
+from .markup import Html, count, el, scroll, words
 from .page import Page
 
 KINDS = {"fp": "False positives", "fn": "Missed", "un": "Neither yes nor no", "no": "Wrong"}
@@ -53,7 +53,7 @@ def mistakes(page: Page) -> Html:
         title = el("tr", el("th", "Named in reports", colspan=wide, scope="rowgroup"), class_="group")
         blocks.append(el("tbody", title, [_row(page, t, models, kinds) for t in named]))
     table = el("table", groups, el("thead", above, below), blocks, class_="mistakes")
-    return el("div", table, class_="scroll", role="region", aria_label="Errors by finding", tabindex=0)
+    return scroll(table, "Errors by finding")
 
 
 def address(page: Page, model: str, kind: str, topic: str) -> str:

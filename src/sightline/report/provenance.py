@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from .markup import Html, duration, el, plain
+from .markup import Html, duration, el, plain, scroll
 from .page import Page
 from .tables import rows_of
 from .twins import twins
@@ -27,7 +27,7 @@ def provenance(page: Page) -> Html:
     if page.stages:
         head = el("tr", [el("th", text, scope="col", class_=kind) for text, kind in HEADS])
         table = el("table", el("thead", head), el("tbody", [_stage(s) for s in page.stages]), class_="stages")
-        blocks.append(el("div", table, class_="scroll", role="region", aria_label="Stages", tabindex=0))
+        blocks.append(scroll(table, "Stages"))
         versions = {str(s.get("name", "")): plain(s["versions"]) for s in page.stages if s.get("versions")}
         if versions:
             distinct = {text: [n for n, t in versions.items() if t == text] for text in versions.values()}

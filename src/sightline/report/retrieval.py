@@ -7,7 +7,7 @@ from typing import Any
 
 from .charts import key
 from .glossary import label
-from .markup import Child, Html, bounds, count, digits, el, number
+from .markup import Child, Html, bounds, count, digits, el, number, scroll
 from .page import RELIANCE, Page
 
 HEADLINES = ("accuracy", "exact_match", "balanced_accuracy", "finding_f1", "rouge_l", "bleu")
@@ -50,8 +50,7 @@ def retrieval(page: Page) -> Html:
     head = el("tr", el("th", "Reports", scope="col"), heads)
     body = [el("tr", el("th", name, scope="row"), cells) for name, cells in rows]
     table = el("table", el("thead", head), el("tbody", body), class_="scores")
-    name = "With and without retrieved reports"
-    return el("div", table, class_="scroll", role="region", aria_label=name, tabindex=0)
+    return scroll(table, "With and without retrieved reports")
 
 
 def _difference(page: Page, model: str, metric: str) -> Html:

@@ -7,7 +7,7 @@ from typing import Any
 
 from .charts import Dot, Scale, bar, curve, key, points_of, ruler, scale, track
 from .glossary import CHANCE, UNITS, kind, label
-from .markup import Html, bounds, chance, count, digits, el, number, p_is, words
+from .markup import Html, bounds, chance, count, digits, el, number, p_is, scroll, words
 from .page import LOWER_IS_BETTER, RELIANCE, Page
 from .verdict import headline_metric
 
@@ -38,7 +38,7 @@ def before_after(page: Page) -> Html:
         "tr", el("th", "Metric", scope="col"), heads, el("th", "Baseline", scope="col") if baseline else None
     )
     body = [_metric_row(page, metric, models, baseline) for metric in metrics]
-    return _scroll(
+    return scroll(
         el("table", el("thead", head), el("tbody", body), class_="scores"), "Scores on clean images"
     )
 
@@ -91,7 +91,7 @@ def findings(page: Page) -> Html:
         el("tfoot", foot, aria_hidden="true"),
         class_="dots wide",
     )
-    return _scroll(table, f"{label(metric)} for each finding")
+    return scroll(table, f"{label(metric)} for each finding")
 
 
 def forest(page: Page) -> Html:
@@ -268,7 +268,7 @@ def _forest_panel(page: Page, metric: str) -> Html:
     return el(
         "figure",
         el("figcaption", el("b", label(metric)), unit),
-        _scroll(table, f"Paired differences, {label(metric)}"),
+        scroll(table, f"Paired differences, {label(metric)}"),
     )
 
 
@@ -323,10 +323,6 @@ def _dot(row: Mapping[str, Any], series: int, hollow: bool = False, y: float = 1
 
 def _ruler(axis: Scale, line: float | None, name: str = "chance", *, signed: bool = False) -> Html:
     return ruler(axis, note=None if line is None else (line, name), signed=signed)
-
-
-def _scroll(table: Html, name: str) -> Html:
-    return el("div", table, class_="scroll", role="region", aria_label=name, tabindex=0)
 
 
 def rows_of(pairs: Iterable[tuple[str, Any]]) -> Sequence[Html]:

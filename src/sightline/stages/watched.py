@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from .. import judging
 from ..data.chat import Chat
 from ..data.collate import Plan, SupervisedCollator
 from ..data.line import Row
@@ -13,7 +14,7 @@ from ..data.rows import GridOf, encode_samples, select
 from ..recipe import Sft
 from ..runs import Run, digest
 from ..train.callbacks import Best
-from ..train.forced import Forced, Scored, scored
+from ..train.forced import Forced, Scored
 from ..train.trainers import Answers
 from ..types import Sample, View
 
@@ -51,7 +52,7 @@ def choose(data: Prepared, section: Sft, chat: Chat, grid: GridOf, read: Read, s
     """
     if section.watch is None:
         return Watched()
-    metrics = scored(section.watch.metrics)
+    metrics = judging.loaded(section.watch.metrics)
     known = select(data.samples(SPLIT), section.where) if SPLIT in data.counts else []
     chosen = sorted(known, key=lambda s: digest(str(seed), "watch", s.id))[: section.watch.limit]
     rows, _ = encode_samples(read(chosen), chat, section.max_tokens, grid)

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import plugins
 from ..data.collate import SupervisedCollator, Together
 from ..data.line import Row
 from ..data.turns import exchanges
@@ -38,7 +37,7 @@ class Forced:
         samples: those of the rows, by id.
         collate: to a batch in which every row has a sequence of its own, padded on the right.
         batch: rows at a time.
-        metrics: with their options, as `scored` gives them.
+        metrics: with their options, as `judging.loaded` gives them.
         half: compute in bfloat16, as training does.
     """
 
@@ -92,20 +91,3 @@ class Forced:
                     )
                 )  # fmt: skip
         return made
-
-
-def scored(asked: Sequence[str | Mapping[str, Mapping[str, Any]]]) -> list[Scored]:
-    """Metrics with their options, checked before anything is learned.
-
-    Args:
-        asked: names, or `{name: {option: value}}`.
-
-    Raises:
-        RecipeError: an unknown metric, or options that do not fit.
-    """
-    named = [({each: {}} if isinstance(each, str) else each) for each in asked]
-    return [
-        (plugins.load("metrics", name), plugins.bind("metrics", name, options))
-        for each in named
-        for name, options in each.items()
-    ]
